@@ -1,0 +1,119 @@
+"""Typed configuration: pydantic sections, YAML files, dotted overrides; unknown keys are refused by name.
+
+A section lives beside the function it configures (``curation.motion.MotionConfig``); this module only knows how to
+read, override and print a tree of them.
+"""
+
+import difflib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from faceloom.errors import UserError
+
+
+class Section(BaseModel):
+    """Base of every configuration section: frozen, and strict about keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def load(model: type[ConfigT], source: str | None, overrides: Sequence[str] = ()) -> ConfigT:
+    """Read ``source`` (a YAML file, or the name of a packaged config such as ``demo``) and apply ``a.b=c`` overrides.
+
+    ``None`` gives the defaults. Raises :class:`UserError` that names the key, the nearest valid one, and the source.
+    """
+    tree: dict[str, Any] = {}
+    label = "the defaults"
+    if source is not None:
+        path = resolve(source)
+        label = str(path)
+        tree = _read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(model, item) for item in error.errors()]
+        where = label if not overrides else f"{label} with --set {' --set '.join(overrides)}"
+        raise UserError(f"bad configuration ({where}):\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def resolve(source: str) -> Path:
+    """The file behind ``--config``: an existing path, or a packaged config by its bare name."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    packaged = {file.stem: file for folder in _packaged_folders() for file in sorted(folder.glob("*.yaml"))}
+    if source in packaged:
+        return packaged[source]
+    names = ", ".join(sorted(packaged)) or "none"
+    raise UserError(f"no configuration file {source!r}; give a YAML file or one of the packaged names: {names}")
+
+
+def dump(config: Section) -> str:
+    """The whole tree as YAML, defaults included."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _packaged_folders() -> list[Path]:
+    package = Path(str(importlib.resources.files("faceloom")))
+    # An installed wheel carries the configs inside the package; a checkout has them beside it.
+    return [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold a mapping of sections, not {type(tree).__name__}")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set takes section.key=value, not {override!r}")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UserError(f"--set {override}: {parent!r} is a value, not a section")
+        node = child
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        node[leaf] = value
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']} (got {error['input']!r})" if key else str(error["msg"])
+    nearest = difflib.get_close_matches(key, _leaves(model), n=1, cutoff=0.0)
+    return f"{key}: no such key; nearest is {nearest[0]}" if nearest else f"{key}: no such key"
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys.append(f"{prefix}{name}")
+            keys.extend(_leaves(kind, f"{prefix}{name}."))
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys

@@ -1,0 +1,1 @@
+"""Verified WebDataset shards: the sample schema, the writer, the index, verification."""
