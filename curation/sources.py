@@ -1,0 +1,122 @@
+"""The manifest: one Parquet row a clip, what a run has to decide."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from faceloom.errors import UserError
+from shards.storage import write_atomic
+
+SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("source_key", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("t0_s", pa.float64(), nullable=False),
+        pa.field("t1_s", pa.float64()),
+        pa.field("person_id", pa.string()),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("duplicate_of", pa.string()),
+    ]
+)
+
+_ROW_GROUP = 65_536
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A source video and a time span ``[t0_s, t1_s)``, counted from its first frame; ``t1_s = None`` is the end.
+
+    ``source_key`` names the source inside its dataset and never changes when the data moves; ``path`` is where it lies
+    today. ``duplicate_of`` is the source key of an earlier file with the same bytes.
+    """
+
+    dataset: str
+    source_key: str
+    path: str
+    t0_s: float = 0.0
+    t1_s: float | None = None
+    person_id: str | None = None
+    licence: str = "unknown"
+    duplicate_of: str | None = None
+
+    @property
+    def clip_id(self) -> str:
+        """16 hex digits: a hash of dataset, source key and span, so that it outlives moves and re-ingestion."""
+        identity = f"{self.dataset}\0{self.source_key}\0{self.t0_s!r}\0{self.t1_s!r}"
+        return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+
+
+def write_manifest(clips: Iterable[Clip], path: Path) -> int:
+    """Write the manifest, whole or not at all; returns the number of clips.
+
+    Raises :class:`UserError` when there is none, or two of one identity.
+    """
+    rows = [{"clip_id": clip.clip_id, **asdict(clip)} for clip in clips]
+    if not rows:
+        raise UserError(f"nothing to write to {path}: no clips were found")
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    _refuse_repeats(table, str(path))
+    write_atomic(path, lambda file: pq.write_table(table, file, row_group_size=_ROW_GROUP))
+    return len(rows)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An opened manifest: its rows are read block by block, never all at once."""
+
+    path: Path
+    clips: int
+    sha256: str
+
+    def blocks(self, size: int, limit: int | None = None) -> Iterator[list[Clip]]:
+        """The clips in order, ``size`` at a time, of the first ``limit`` rows."""
+        left = self.clips if limit is None else min(limit, self.clips)
+        pending: list[Clip] = []
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(batch_size=max(size, 1024)):
+                for row in batch.to_pylist()[:left]:
+                    row.pop("clip_id")
+                    pending.append(Clip(**row))
+                    left -= 1
+                    if len(pending) == size:
+                        yield pending
+                        pending = []
+                if left == 0:
+                    break
+        if pending:
+            yield pending
+
+
+def open_manifest(path: Path) -> Manifest:
+    """Open and check a manifest. Raises :class:`UserError` naming what is wrong with it."""
+    if not path.is_file():
+        raise UserError(f"no manifest at {path}; make one with: faceloom ingest folder --root DIR --out {path}")
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [field.name for field in SCHEMA if field.name not in file.schema_arrow.names]
+            rows = file.metadata.num_rows
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is not a Parquet file ({error}); make it again with: faceloom ingest") from None
+    if missing:
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}; make it again with: faceloom ingest")
+    if rows == 0:
+        raise UserError(f"{path} holds no clips; make it again with: faceloom ingest")
+    _refuse_repeats(pq.read_table(path, columns=["clip_id", "source_key"]), str(path))
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Manifest(path=path, clips=rows, sha256=digest)
+
+
+def _refuse_repeats(table: pa.Table, label: str) -> None:
+    counts = table.group_by("clip_id").aggregate([("source_key", "min"), ("clip_id", "count")])
+    repeated = counts.filter(pc.greater(counts["clip_id_count"], 1))
+    if repeated.num_rows:
+        names = ", ".join(repeated["source_key_min"].to_pylist()[:3])
+        raise UserError(f"{label}: {repeated.num_rows} clips are listed more than once ({names}); list each source once")
