@@ -1,0 +1,123 @@
+"""The command ``faceloom``: every command's arguments, and nothing of its work.
+
+Heavy packages (torch, ray, mediapipe) are imported inside the commands that need them, so that ``--help`` answers at
+once. Exit codes: 0 success, 1 a check did not pass, 2 wrong use or bad input.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import faceloom
+from faceloom import models
+from faceloom.errors import CheckFailed, UserError
+
+app = typer.Typer(
+    help="Raw footage of people into training data for portrait-animation video models.",
+    epilog="Example: faceloom models fetch",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(
+    help="The models and demo videos that runs use: what they are, how to get them.", no_args_is_help=True
+)
+app.add_typer(models_app, name="models", epilog="Example: faceloom models list")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
+ModelNames = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME", show_default=False, help="As `faceloom models list` names them.")
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; ``None`` takes the process's own arguments."""
+    try:
+        app(arguments, prog_name="faceloom")
+    except UserError as error:
+        _complain("error", str(error))
+        sys.exit(2)
+    except CheckFailed as error:
+        _complain("failed", str(error))
+        sys.exit(1)
+
+
+def _complain(label: str, message: str) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]{label}:[/] ", end="")
+    console.print(message, markup=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"faceloom {faceloom.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@models_app.command("list", epilog="Example: faceloom models list --json")
+def models_list(as_json: AsJson = False) -> None:
+    """List every model and demo file; --json also gives source, sha256 and path of each."""
+    local = [models.locate(name) for name in models.files()]
+    hub = models.hub_models().values()
+    if as_json:
+        typer.echo(json.dumps([_as_dict(state) for state in local] + [vars(model) for model in hub], indent=2))
+        return
+    table = Table("name", "state", "MB", "licence", "what it is", box=None, header_style="bold")
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    for state in local:
+        row = state.model
+        table.add_row(row.name, _state(state), f"{row.size_bytes / 1e6:.1f}", row.licence, row.note)
+    for model in hub:
+        table.add_row(model.name, "from hub", "", model.licence, f"{model.hub_id}: {model.note}")
+    Console().print(table)
+
+
+@models_app.command("fetch", epilog="Example: faceloom models fetch face_landmarker raft-small")
+def models_fetch(names: ModelNames = None) -> None:
+    """Fetch the named files, or all, into the cache. Files that are there already are not fetched again."""
+    for name, path in models.fetch(names or models.files(), typer.echo).items():
+        typer.echo(f"{name}: {path}")
+
+
+@models_app.command("verify", epilog="Example: faceloom models verify raft-large")
+def models_verify(names: ModelNames = None, as_json: AsJson = False) -> None:
+    """Hash the files again. Exits 1 if one is not the pinned one, or if a file that was named is missing."""
+    states = models.verify(names or None)
+    if as_json:
+        typer.echo(json.dumps([_as_dict(state) for state in states], indent=2))
+    else:
+        for state in states:
+            typer.echo(f"{_state(state)}: {state.model.name}" + (f"  {state.path}" if state.path else ""))
+    bad = [state for state in states if not state.usable and (names or state.path)]
+    if bad:
+        listed = ", ".join(f"{state.model.name} ({_state(state)})" for state in bad)
+        command = " ".join(["faceloom models fetch", *(state.model.name for state in bad)])
+        raise CheckFailed(f"{listed}; get it right with: {command}")
+
+
+def _state(local: models.LocalFile) -> str:
+    if local.path is None:
+        return "not fetched"
+    return "ready" if local.usable else "wrong file"
+
+
+def _as_dict(local: models.LocalFile) -> dict[str, Any]:
+    return {
+        **vars(local.model),
+        "state": _state(local),
+        "path": str(local.path) if local.path else None,
+        "found_sha256": local.sha256,
+    }
