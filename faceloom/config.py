@@ -11,15 +11,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from faceloom.errors import UserError
 
 
 class Section(BaseModel):
-    """Base of every configuration section: frozen, and strict about keys it does not know."""
+    """Base of every configuration section: frozen, and strict about keys it does not know.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    NaN and infinity are refused, since JSON (``dataset.json``, fingerprints) cannot hold them. A section that is named
+    in the YAML but left empty has its defaults.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, data: Any) -> Any:
+        return {} if data is None else data
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -51,7 +60,7 @@ def resolve(source: str) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    packaged = {file.stem: file for folder in _packaged_folders() for file in sorted(folder.glob("*.yaml"))}
+    packaged = {file.stem: file for file in _packaged_folder().glob("*.yaml")}
     if source in packaged:
         return packaged[source]
     names = ", ".join(sorted(packaged)) or "none"
@@ -63,16 +72,19 @@ def dump(config: Section) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _packaged_folders() -> list[Path]:
+def _packaged_folder() -> Path:
     package = Path(str(importlib.resources.files("faceloom")))
     # An installed wheel carries the configs inside the package; a checkout has them beside it.
-    return [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if tree is None:
         return {}
@@ -88,7 +100,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
-        child = node.setdefault(parent, {})
+        if node.get(parent) is None:
+            node[parent] = {}
+        child = node[parent]
         if not isinstance(child, dict):
             raise UserError(f"--set {override}: {parent!r} is a value, not a section")
         node = child
@@ -99,10 +113,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
+    key = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{key}: {error['msg']} (got {error['input']!r})" if key else str(error["msg"])
+        message = error["msg"].removeprefix("Value error, ")
+        # The input of a check across keys is the whole section, which would bury the message.
+        given = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
+        return f"{key}: {message}{given}" if key else f"{message}{given}"
     nearest = difflib.get_close_matches(key, _leaves(model), n=1, cutoff=0.0)
     return f"{key}: no such key; nearest is {nearest[0]}" if nearest else f"{key}: no such key"
 

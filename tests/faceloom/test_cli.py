@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+import faceloom
+from faceloom import cli, models
+from faceloom.errors import CheckFailed, UserError
+from tests.faceloom.conftest import CONTENT
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process; gives exit code, stdout, stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+def every_command() -> list[tuple[str, ...]]:
+    own = [(command.name,) for command in cli.app.registered_commands]
+    return own + [
+        (group.name, command.name)
+        for group in cli.app.registered_groups
+        for command in group.typer_instance.registered_commands
+    ]
+
+
+def test_version(run):
+    assert run("--version") == (0, f"faceloom {faceloom.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_every_help_has_an_example(run, command):
+    code, out, _ = run(*command, "--help")
+    assert code == 0
+    assert "Example" in out
+    assert "faceloom " + " ".join(command) in out.split("Example", 1)[1]
+
+
+def test_help_loads_no_heavy_package():
+    code = "import sys, faceloom.cli; print(*sorted({'torch', 'ray', 'mediapipe', 'cv2', 'decord'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
+def test_the_module_runs_as_the_command_does():
+    result = subprocess.run(
+        [sys.executable, "-m", "faceloom", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_wrong_use_exits_2(run):
+    code, _, err = run("modles")
+    assert code == 2
+    assert "modles" in err
+
+
+@pytest.mark.parametrize(("error", "expected"), [(UserError, 2), (CheckFailed, 1)])
+def test_errors_for_people_are_printed_whole_and_unformatted(run, monkeypatch, error, expected):
+    text = "clip [bold]x[/bold] " + "long/" * 40 + "\n  second line"
+
+    def fail(_name: str) -> None:
+        raise error(text)
+
+    monkeypatch.setattr(models, "locate", fail)
+    code, out, err = run("models", "list")
+    assert (code, out) == (expected, "")
+    assert text in err
+
+
+def test_fetch_then_verify_passes(run, registry):
+    code, out, _ = run("models", "fetch")
+    assert code == 0
+    assert all(f"{name}: " in out for name in CONTENT)
+    assert run("models", "verify")[0] == 0
+
+
+def test_verify_fails_on_a_wrong_file_and_names_the_remedy(run, registry):
+    path = models.fetch(["weights-a"])["weights-a"]
+    path.write_bytes(b"rotten")
+    code, out, err = run("models", "verify")
+    assert code == 1
+    assert "wrong file: weights-a" in out
+    assert "faceloom models fetch weights-a" in err
+
+
+def test_verify_of_a_named_file_fails_when_it_is_missing_but_verify_of_all_does_not(run, registry):
+    assert run("models", "verify")[0] == 0
+    assert run("models", "verify", "weights-b")[0] == 1
+
+
+def test_list_as_json_gives_state_and_provenance(run, registry):
+    models.fetch(["weights-b"])
+    _, out, _ = run("models", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert rows["weights-a"]["state"] == "not fetched"
+    assert rows["weights-b"]["state"] == "ready"
+    assert rows["weights-b"]["path"] == str(models.cache_folder() / registry["weights-b"].file)
+    assert rows["siglip-so400m"]["hub_id"].startswith("google/")
