@@ -1,0 +1,52 @@
+# Every target builds what it needs: a virtual environment in .venv, with the versions of constraints.txt.
+#   make demo     curate the packaged footage, end to end
+#   make test     run the tests
+#   make lint     ruff and mypy
+#   make bench    compare against peers and bare kernels
+# PYTHON=python3.12 make setup   picks another interpreter (3.11 or newer)
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# mediapipe's wheel links libEGL and libGLESv2, opencv's libGL and glib; minimal images lack them.
+NATIVE_LIBRARIES := libEGL.so.1 libGLESv2.so.2 libGL.so.1 libglib-2.0.so.0
+DEBIAN_PACKAGES := libegl1 libgles2 libgl1 libglib2.0-0
+
+.PHONY: setup demo test bench lint models native
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt | native
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+native:
+	@[ "$$(uname -s)" != Linux ] || \
+	$(PYTHON) -c 'import ctypes, sys; [ctypes.CDLL(name) for name in sys.argv[1:]]' $(NATIVE_LIBRARIES) 2>/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(DEBIAN_PACKAGES); \
+	else \
+	  echo "Some of these libraries are missing: $(NATIVE_LIBRARIES)"; \
+	  echo "On Debian and Ubuntu: sudo apt-get install $(DEBIAN_PACKAGES)"; \
+	  exit 1; \
+	fi
+
+models: setup
+	$(BIN)/faceloom models fetch
+
+demo: models
+	$(BIN)/faceloom demo
+
+test: models
+	$(BIN)/python -m pytest
+
+bench: models
+	$(BIN)/python -m bench.curation
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
