@@ -1,0 +1,147 @@
+"""One fixed window a clip, resized to 480 × 720: the framing of SkyReels-A1 §5.1.
+
+A window that followed the face would put its own motion into landmarks and flow, so it stands still for the whole clip.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from faceloom.config import Section
+from shards.schema import HEIGHT, WIDTH
+
+_ASPECT = WIDTH / HEIGHT
+
+
+class CropConfig(Section):
+    """Where the window lies and how far it may stretch the source."""
+
+    mode: Literal["mix", "wide", "portrait", "release"] = "mix"
+    """``wide``: the largest window. ``portrait``: the face fills a seeded share of it. ``mix``: either, by clip.
+    ``release``: the centre crop or black side bars of the published inference code, blind to the face."""
+    portrait_min_share: float = 0.25
+    portrait_max_share: float = 0.55
+    """Face height over window height in ``portrait`` mode, drawn uniformly by clip id."""
+    max_upscale: float = 1.33
+    max_pad_share: float = 0.5
+    """Largest share of the output's width that may be black bars."""
+    max_outside_share: float = 0.1
+    """Largest share of frames in which more than 15 % of the face's box lies outside the source frame."""
+
+
+@dataclass(frozen=True)
+class CropWindow:
+    """A window of the source frame in px; ``x`` < 0 or ``x + w`` > source width stand for black bars."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    mode: str
+
+    @property
+    def upscale(self) -> float:
+        """Output px per source px, vertically."""
+        return HEIGHT / self.h
+
+    def pad_share(self, source_width: int) -> float:
+        """Share of the window's width that lies outside the source."""
+        inside = min(self.x + self.w, source_width) - max(self.x, 0)
+        return 1 - inside / self.w
+
+    def valid_x0x1(self, source_width: int) -> tuple[int, int]:
+        """Columns ``[x0, x1)`` of the output that show the source and not a bar."""
+        scale = WIDTH / self.w
+        x0 = int(np.ceil(max(0, -self.x) * scale))
+        x1 = int(np.floor((min(self.x + self.w, source_width) - self.x) * scale))
+        return x0, x1
+
+
+def choose_window(
+    boxes: np.ndarray, face_height_px: float, width: int, height: int, clip_id: str, config: CropConfig
+) -> CropWindow:
+    """The one window for a clip whose face lies at ``boxes[T, 4]`` (landmark bounding boxes x0, y0, x1, y1, source px).
+
+    ``face_height_px`` is the median forehead-to-chin height. The head box (hair, chin, ears) of every frame is united,
+    2 % outliers aside; the window holds that union, the face's centre at 0.42 of its height where the frame allows. Sources
+    too tall or too close for 3:2 get black bars at the sides. Heights are multiples of 4, so that 3:2 is exact.
+    """
+    mode = config.mode
+    if mode == "release":
+        return _release_window(width, height)
+    if mode == "mix":
+        mode = "wide" if _draw(clip_id, "mode") < 0.5 else "portrait"
+    x0, y0, x1, y1 = boxes.T
+    w, h = x1 - x0, y1 - y0
+    left, top = np.percentile(x0 - 0.25 * w, 2), np.percentile(y0 - 0.45 * h, 2)
+    right, bottom = np.percentile(x1 + 0.25 * w, 98), np.percentile(y1 + 0.20 * h, 98)
+    least = max(1.05 * (bottom - top), 1.05 * (right - left) / _ASPECT, face_height_px / 0.65)
+    fit = min(height, width / _ASPECT)
+    low, high = config.portrait_min_share, config.portrait_max_share
+    wanted = face_height_px / (low + (high - low) * _draw(clip_id, "share")) if mode == "portrait" else fit
+    tall = min(height, max(least, wanted)) if least > fit else min(max(wanted, least), fit)
+    # Never below the smallest window that the upscale limit allows, where the source has that many lines.
+    tall = max(tall, min(fit, np.ceil(HEIGHT / config.max_upscale)))
+    window_h = max(4, int(tall) // 4 * 4)
+    window_w = window_h * WIDTH // HEIGHT
+    face_y = float(np.median((y0 + y1) / 2))
+    y = face_y - 0.42 * window_h
+    if window_h >= bottom - top:
+        y = float(np.clip(y, bottom - window_h, top))
+    return CropWindow(
+        x=_inside((left + right) / 2 - window_w / 2, window_w, width),
+        y=_inside(y, window_h, height),
+        w=window_w,
+        h=window_h,
+        mode=mode,
+    )
+
+
+def render_window(frame: np.ndarray, window: CropWindow) -> np.ndarray:
+    """Cut ``window`` out of ``frame`` (uint8 RGB ``[H, W, 3]``) and resize it to ``[480, 720, 3]``.
+
+    Shrinking averages areas and enlarging is bicubic; ``release`` windows use Pillow's bicubic, as the published code does.
+    """
+    width = frame.shape[1]
+    inside = frame[max(0, window.y) : window.y + window.h, max(0, window.x) : min(width, window.x + window.w)]
+    left = max(0, -window.x)
+    right = max(0, window.x + window.w - width)
+    if left or right:
+        inside = cv2.copyMakeBorder(inside, 0, 0, left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    if window.mode == "release":
+        return np.asarray(Image.fromarray(inside).resize((WIDTH, HEIGHT)))
+    method = cv2.INTER_AREA if window.h > HEIGHT else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(inside, (WIDTH, HEIGHT), interpolation=method))
+
+
+def outside_share(boxes: np.ndarray, width: int, height: int) -> float:
+    """Share of ``boxes[T, 4]`` (source px) of which more than 15 % of the area lies outside the frame."""
+    x0, y0, x1, y1 = boxes.T
+    inside_w = np.clip(np.minimum(x1, width) - np.maximum(x0, 0), 0, None)
+    inside_h = np.clip(np.minimum(y1, height) - np.maximum(y0, 0), 0, None)
+    area = (x1 - x0) * (y1 - y0)
+    return float(np.mean(inside_w * inside_h < 0.85 * area))
+
+
+def _release_window(width: int, height: int) -> CropWindow:
+    """``crop_and_resize`` of SkyReels-A1's ``inference.py``, rounding included."""
+    if height / width < HEIGHT / WIDTH:
+        crop = int(height / HEIGHT * WIDTH)
+        return CropWindow((width - crop) // 2, 0, crop, height, "release")
+    pad = int((height * WIDTH / HEIGHT - width) / 2)
+    return CropWindow(-pad, 0, width + 2 * pad, height, "release")
+
+
+def _inside(start: float, length: int, limit: int) -> int:
+    """Shift a span back inside ``[0, limit]``; one longer than that shows all of it."""
+    return round(float(np.clip(start, min(0, limit - length), max(0, limit - length))))
+
+
+def _draw(clip_id: str, purpose: str) -> float:
+    """A number in [0, 1) that belongs to the clip, whatever machine or order it is processed in."""
+    digest = hashlib.sha256(f"{clip_id}:{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,0 +1,110 @@
+"""The sample's own video: 49 frames, H.264 in MP4, with the clip's sound where it has any."""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from faceloom.config import Section
+
+_AUDIO_RATE = 48_000
+# ITU-T H.273 code points for BT.601, which is what an RGB frame of this size is converted to.
+_BT601 = 6
+
+
+class SampleVideoConfig(Section):
+    """How the sample video is compressed."""
+
+    crf: int = 14
+    """x264's constant rate factor; 14 is visually lossless."""
+    preset: str = "medium"
+
+
+def encode_sample(frames: np.ndarray, fps: float, sound: np.ndarray | None, config: SampleVideoConfig) -> bytes:
+    """MP4 bytes of ``frames[T, H, W, 3]`` (uint8 RGB) at ``fps``, with ``sound[channels, N]`` (float32, 48 kHz).
+
+    One encoder thread and no version strings: equal input gives equal bytes.
+    """
+    buffer = io.BytesIO()
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        video = container.add_stream("libx264", rate=rate)
+        video.height, video.width = frames.shape[1:3]
+        video.pix_fmt = "yuv420p"
+        video.options = {"crf": str(config.crf), "preset": config.preset, "threads": "1"}
+        video.codec_context.thread_count = 1
+        video.codec_context.colorspace = _BT601
+        video.codec_context.color_primaries = _BT601
+        video.codec_context.color_trc = _BT601
+        audio = None
+        if sound is not None:
+            audio = container.add_stream("aac", rate=_AUDIO_RATE, layout="mono" if len(sound) == 1 else "stereo")
+            audio.codec_context.flags |= av.codec.context.Flags.bitexact
+        video.codec_context.flags |= av.codec.context.Flags.bitexact
+        for i, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = i, 1 / rate
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None and sound is not None:
+            for start in range(0, sound.shape[1], 1024):
+                block = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(sound[:, start : start + 1024]), format="fltp", layout=audio.layout.name
+                )
+                block.sample_rate, block.pts, block.time_base = _AUDIO_RATE, start, Fraction(1, _AUDIO_RATE)
+                container.mux(audio.encode(block))
+            container.mux(audio.encode(None))
+    return buffer.getvalue()
+
+
+def decode_sample(video: bytes) -> np.ndarray:
+    """All frames of a sample video, uint8 RGB ``[T, H, W, 3]``."""
+    with av.open(io.BytesIO(video)) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+
+
+def read_sound(path: str, start_s: float, duration_s: float) -> np.ndarray | None:
+    """Sound of ``[start_s, start_s + duration_s)`` in the container's clock, float32 ``[1 or 2, N]`` at 48 kHz.
+
+    Silence fills where the track begins later or ends earlier. None when the file has no sound there. Raises
+    ``av.FFmpegError`` when its audio cannot be decoded.
+    """
+    count = round(duration_s * _AUDIO_RATE)
+    with av.open(path) as container:
+        stream = container.streams.best("audio")
+        if not isinstance(stream, av.AudioStream):
+            return None
+        stream.thread_count = 1
+        channels = min(2, stream.codec_context.channels)
+        sound = np.zeros((channels, count), np.float32)
+        heard = False
+        if stream.time_base:
+            # Half a second early: decoders need a run-up after a seek.
+            container.seek(max(0, int((start_s - 0.5) / float(stream.time_base))), stream=stream)
+        for time_s, block in _resampled(container, stream, channels):
+            at = round((time_s - start_s) * _AUDIO_RATE)
+            if at >= count:
+                break
+            low, high = max(0, at), min(count, at + block.shape[1])
+            if high > low:
+                sound[:, low:high] = block[:, low - at : high - at]
+                heard = True
+    return sound if heard else None
+
+
+def _resampled(
+    container: av.container.InputContainer, stream: av.AudioStream, channels: int
+) -> Iterator[tuple[float, np.ndarray]]:
+    resampler = av.AudioResampler(format="fltp", layout="mono" if channels == 1 else "stereo", rate=_AUDIO_RATE)
+    time_s: float | None = None
+    for frame in container.decode(stream):
+        if time_s is None:
+            time_s = frame.time if frame.time is not None else 0.0
+        for block in resampler.resample(frame):
+            samples = block.to_ndarray()
+            yield time_s, samples
+            time_s += samples.shape[1] / _AUDIO_RATE

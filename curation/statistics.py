@@ -1,0 +1,61 @@
+"""Every statistic of the ledger: its name, unit and meaning, said once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["probe", "census", "track", "window", "flow"]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One column of the ledger, measured in ``stage``."""
+
+    name: str
+    unit: str
+    stage: Stage
+    meaning: str
+
+
+_TABLE = (
+    Statistic("duplicate", "0/1", "probe", "an earlier source of the manifest has the same bytes"),
+    Statistic("width_px", "px", "probe", "displayed width of the source"),
+    Statistic("height_px", "px", "probe", "displayed height of the source"),
+    Statistic("source_fps", "1/s", "probe", "median frame rate of the source"),
+    Statistic("duration_s", "s", "probe", "from the clip's first to its last frame"),
+    Statistic("analysis_fps", "1/s", "probe", "rate at which the clip is sampled"),
+    Statistic("repeated_share", "share", "probe", "sampled frames that repeat the one before"),
+    Statistic("face_run_s", "s", "census", "longest time that the main face can have been in the picture, one missed look bridged"),
+    Statistic("contested_share", "share", "census", "census frames with a second face large enough to be a character"),
+    Statistic("contested_run", "frames", "census", "longest run of such census frames"),
+    Statistic("clear_run_s", "s", "census", "longest time without a second character (all of it when they are tolerated)"),
+    Statistic("background_faces", "faces", "census", "most other faces seen in one census frame, of any size"),
+    Statistic("face_height_px", "px", "census", "median forehead-to-chin height of the main face, source px"),
+    Statistic("face_frame_share", "share", "census", "the same over the frame's height"),
+    Statistic("cuts", "cuts", "track", "shot cuts in the clip"),
+    Statistic("found_share", "share", "track", "analysed frames in which the main face was followed"),
+    Statistic("track_run_s", "s", "track", "longest stretch of the followed face, cuts not counted"),
+    Statistic("shot_run_s", "s", "track", "longest stretch of the followed face within one shot"),
+    Statistic("single_run_s", "s", "track", "longest stretch within one shot without a second character"),
+    Statistic("windows", "windows", "track", "candidate windows"),
+    Statistic("outside_share", "share", "window", "frames with more than 15 % of the face's box outside the source"),
+    Statistic("yaw_range_deg", "deg", "window", "p95 - p5 of yaw"),
+    Statistic("pitch_range_deg", "deg", "window", "p95 - p5 of pitch"),
+    Statistic("roll_range_deg", "deg", "window", "p95 - p5 of roll"),
+    Statistic("head_range_deg", "deg", "window", "the largest of the three"),
+    Statistic("head_geodesic_range_deg", "deg", "window", "twice the p95 angle to the mean rotation"),
+    Statistic("mouth_aspect_range", "ratio", "window", "p95 - p5 of the inner lips' aspect ratio"),
+    Statistic("lip_gap_range_cm", "cm", "window", "p95 - p5 of the inner lip gap in canonical space"),
+    Statistic("jaw_open_range", "0..1", "window", "p95 - p5 of the jawOpen blendshape"),
+    Statistic("expression_activity", "0..1", "window", "mean temporal deviation of 51 blendshapes"),
+    Statistic("yaw_p95_deg", "deg", "window", "p95 of |yaw|"),
+    Statistic("pitch_median_deg", "deg", "window", "median pitch"),
+    Statistic("pitch_p95_deg", "deg", "window", "p95 of |pitch - median|"),
+    Statistic("roll_p95_deg", "deg", "window", "p95 of |roll|"),
+    Statistic("speed_p95_deg_s", "deg/s", "window", "p95 of the head's angular speed"),
+    Statistic("motion_score", "0..3", "window", "head, mouth and expression motion, capped and added"),
+    Statistic("upscale", "ratio", "window", "output px per source px"),
+    Statistic("pad_share", "share", "window", "of the output's width that is black bars"),
+    Statistic("flow_mean_px", "px", "flow", "mean optical flow between the sample's frames"),
+    Statistic("flow_p995_px", "px", "flow", "p99.5 of the foreground flow, the scale of the loss mask"),
+)
+STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in _TABLE}
