@@ -12,22 +12,23 @@ BIN := .venv/bin
 NATIVE_LIBRARIES := libEGL.so.1 libGLESv2.so.2 libGL.so.1 libglib-2.0.so.0
 DEBIAN_PACKAGES := libegl1 libgles2 libgl1 libglib2.0-0
 
-.PHONY: setup demo test bench lint models native
+.PHONY: setup demo test bench lint models machine
 
 setup: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt | native
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+.venv/installed: pyproject.toml constraints.txt | machine
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-native:
+machine:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "$(PYTHON) is not Python 3.11 or newer; name one that is: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@[ "$$(uname -s)" != Linux ] || \
 	$(PYTHON) -c 'import ctypes, sys; [ctypes.CDLL(name) for name in sys.argv[1:]]' $(NATIVE_LIBRARIES) 2>/dev/null || \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(DEBIAN_PACKAGES); \
+	  apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-upgrade --no-install-recommends $(DEBIAN_PACKAGES); \
 	else \
 	  echo "Some of these libraries are missing: $(NATIVE_LIBRARIES)"; \
 	  echo "On Debian and Ubuntu: sudo apt-get install $(DEBIAN_PACKAGES)"; \
