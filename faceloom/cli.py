@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import faceloom
-from faceloom import models
+from faceloom import config, models
 from faceloom.errors import CheckFailed, UserError
 
 app = typer.Typer(
@@ -85,10 +85,16 @@ def models_list(as_json: AsJson = False) -> None:
     Console().print(table)
 
 
-@models_app.command("fetch", epilog="Example: faceloom models fetch face_landmarker raft-small")
-def models_fetch(names: ModelNames = None) -> None:
-    """Fetch the named files, or all, into the cache. Files that are there already are not fetched again."""
-    for name, path in models.fetch(names or models.files(), typer.echo).items():
+@models_app.command("fetch", epilog="Example: faceloom models fetch --for demo")
+def models_fetch(
+    names: ModelNames = None,
+    for_config: Annotated[
+        str | None, typer.Option("--for", metavar="CONFIG", help="Fetch what this curation config asks for.")
+    ] = None,
+) -> None:
+    """Fetch files into the cache: those named, those a config asks for, or else all. What is there stays."""
+    wanted = [*(names or []), *(_models_of(for_config) if for_config else [])]
+    for name, path in models.fetch(wanted or models.files(), typer.echo).items():
         typer.echo(f"{name}: {path}")
 
 
@@ -106,6 +112,12 @@ def models_verify(names: ModelNames = None, as_json: AsJson = False) -> None:
         listed = ", ".join(f"{state.model.name} ({_state(state)})" for state in bad)
         command = " ".join(["faceloom models fetch", *(state.model.name for state in bad)])
         raise CheckFailed(f"{listed}; get it right with: {command}")
+
+
+def _models_of(source: str) -> list[str]:
+    from curation.config import CurationConfig
+
+    return ["face_landmarker", config.load(CurationConfig, source).flow.model]
 
 
 def _state(local: models.LocalFile) -> str:

@@ -83,6 +83,14 @@ def test_fetch_then_verify_passes(run, registry):
     assert run("models", "verify")[0] == 0
 
 
+def test_fetch_for_a_config_gets_what_it_asks_for_and_no_more(run, tmp_path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(models, "fetch", lambda names, _report: asked.extend(names) or {})
+    (tmp_path / "mine.yaml").write_text("flow: {model: raft-small}")
+    assert run("models", "fetch", "--for", str(tmp_path / "mine.yaml"))[0] == 0
+    assert asked == ["face_landmarker", "raft-small"]
+
+
 def test_verify_fails_on_a_wrong_file_and_names_the_remedy(run, registry):
     path = models.fetch(["weights-a"])["weights-a"]
     path.write_bytes(b"rotten")
