@@ -18,8 +18,8 @@ def head_pose_deg(pose: Floats) -> NDArray[np.float64]:
     The rotation is split as R = Ry(yaw) · Rx(pitch) · Rz(roll): yaw > 0 turns the nose to the image's right, pitch > 0
     looks down, roll > 0 is counter-clockwise in the image. Pitch carries a bias of up to ±10° from the height of the
     camera, so movement is better read from its difference to the median; MediaPipe compresses large yaw
-    (google-ai-edge/mediapipe#2809 reports 56° for a profile). Raises ``ValueError`` if a rotation block is not orthonormal to 1e-3, as happens when a scaled
-    matrix is passed.
+    (google-ai-edge/mediapipe#2809 reports 56° for a profile). Raises ``ValueError`` if a rotation block is not
+    orthonormal to 1e-3, as happens when a scaled matrix is passed.
     """
     R = _rotations(pose)
     yaw = np.arctan2(R[:, 0, 2], R[:, 2, 2])
