@@ -54,7 +54,7 @@ class LayerFile(_Record):
 
 
 class ManifestSummary(_Record):
-    """The manifest a dataset came from: ``clips`` rows in ``blocks`` blocks of ``block_clips``, the last may be short."""
+    """The manifest a dataset came from: ``clips`` rows in ``blocks`` blocks of ``block_clips`` or, the last, fewer."""
 
     sha256: str
     clips: int
