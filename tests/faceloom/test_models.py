@@ -86,6 +86,7 @@ def test_a_wrong_file_in_the_users_folder_is_refused_with_both_hashes_and_never_
         assert registry["weights-a"].sha256 in message
         assert models.locate("weights-a").sha256 in message
     assert wrong.read_bytes() == b"something else"
+    assert not models.cache_folder().exists()  # the refusal comes before the download, which could not help
 
 
 def test_a_wrong_file_in_the_cache_is_refused_until_fetch_replaces_it(registry):
