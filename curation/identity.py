@@ -212,7 +212,10 @@ def load_siglip(model: str) -> Any:
         tower, report = SiglipVisionModel.from_pretrained(
             model, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except OSError as error:
+        reason = "neither a folder that holds a model nor the id of one in the local Hugging Face cache"
+        raise UserError(f"face.siglip_model: {model!r} is {reason}\n{_remedy(model)}") from error
+    except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"face.siglip_model: cannot load {model!r}: {reason}\n{_remedy(model)}") from error
     if report["missing_keys"]:
