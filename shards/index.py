@@ -100,6 +100,8 @@ def read_index(path: Path) -> LayerIndex:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
+        if not table.schema.equals(_COLUMNS):
+            raise ValueError("its columns are not those of an index")
         metadata = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
         columns = table.to_pydict()
         entries = [

@@ -109,7 +109,7 @@ def _read_fragment(root: Path, record: DatasetRecord, part: int) -> tuple[list[s
         return None, [Problem(file, None, f"the ledger fragment of manifest block {part} is missing; {_RESUME}")]
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-            table = parquet.read(columns=["clip_id", "outcome", "shard_sample"])
+            table = parquet.read()  # every column, so that every page's checksum is checked
             stated = int(parquet.schema_arrow.metadata[b"rows"])
         clips, outcomes, positions = (table.column(name).to_pylist() for name in ("clip_id", "outcome", "shard_sample"))
         if not all(isinstance(clip, str) for clip in clips):

@@ -1,6 +1,7 @@
 """Small synthetic datasets that obey the schema, made with the code under test."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def write_fragment(root: Path, part: int, outcomes: Sequence[tuple[str, str]]) -
             "shard_sample": pa.array(
                 [kept.index(key) if outcome == "kept" else None for key, outcome in outcomes], pa.int32()
             ),
+            "yaw_range_deg": pa.array([math.sin(row) for row in range(len(outcomes))], pa.float64()),
         }
     ).replace_schema_metadata({"rows": str(len(outcomes))})
     make_folder(root / "ledger")

@@ -1,9 +1,11 @@
+import math
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -51,7 +53,7 @@ def members(tar: Path) -> list[tuple[str, int, int]]:
     """(name, first byte, end) of each member's header, data and padding, as tarfile sees them."""
     with tarfile.open(tar) as archive:
         found = [(info.name, info.offset) for info in archive]
-        ends = [offset for _, offset in found[1:]] + [archive.offset - ustar.BLOCK]
+        ends = [offset for _, offset in found[1:]] + [archive.offset]
     return [(name, start, end) for (name, start), end in zip(found, ends, strict=True)]
 
 
@@ -94,8 +96,12 @@ def test_no_flipped_byte_of_a_ledger_fragment_stops_the_check(dataset: Path, dat
         assert {problem.file for problem in verify(dataset)} <= {LEDGER, TAR}
 
 
-def test_a_flipped_byte_in_the_clip_ids_of_a_ledger_is_found(dataset: Path) -> None:
-    position = (dataset / LEDGER).read_bytes().index(clip_key(3).encode())
+@pytest.mark.parametrize(
+    "content", [clip_key(3).encode(), np.float64(math.sin(1)).tobytes()], ids=["clip_id", "statistic"]
+)
+def test_a_flipped_byte_in_a_column_of_a_ledger_is_found(dataset: Path, content: bytes) -> None:
+    # The first occurrence is in the pages; the footer repeats some values as statistics.
+    position = (dataset / LEDGER).read_bytes().index(content)
     with altered(dataset / LEDGER, flip(position, 1)):
         (problem,) = verify(dataset)
     assert problem.file == LEDGER

@@ -153,3 +153,12 @@ def test_a_header_that_ustar_cannot_hold_is_refused(name: str, nbytes: int) -> N
 def test_meta_is_readable_without_faceloom(written: Path) -> None:
     with tarfile.open(tar_path(written, 42)) as tar:
         assert json.load(tar.extractfile(f"{KEYS[2]}.meta.json"))["clip_id"] == KEYS[2]
+
+
+def test_an_index_with_other_columns_is_refused(tmp_path: Path) -> None:
+    write_layer(tmp_path, 0, BASE_LAYER, [encoded_sample(KEYS[0])])
+    path = index_path(tmp_path, 0)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(1, "key", table["key"].cast("binary")), path)
+    with pytest.raises(DamageError, match=rf"{path}.*columns"):
+        read_index(path)
