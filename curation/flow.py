@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from curation.device import Device, repeatable_inference, torch_device
 from faceloom.config import Section
 from faceloom.errors import UserError
 
-if TYPE_CHECKING:  # torch costs seconds and hundreds of MB; processes that only read the config never need it
+if TYPE_CHECKING:
     import torch
 
 CELL = 8
@@ -44,7 +45,7 @@ class FlowConfig(Section):
     scale: float = Field(default=1.0, gt=0, le=1)
     """RAFT sees frames shrunk by this factor; its flow is brought back to the full frame."""
     iterations: int = Field(default=12, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     batch_pairs: int = Field(default=4, ge=1)
     threads: int = Field(default=1, ge=1)
     """CPU threads. The process that owns the estimator sets them (``torch.set_num_threads``)."""
@@ -78,13 +79,8 @@ class FlowEstimator:
     """
 
     def __init__(self, config: FlowConfig, weights: Path) -> None:
-        import torch
-
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("flow.device is cuda, but torch sees no CUDA device; set flow.device to auto or cpu")
         self.config = config
-        wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-        self.device = torch.device("cuda" if wants_cuda else "cpu")
+        self.device = torch_device(config.device, "flow.device")
         self._raft = load_raft(config.model, weights).to(self.device)
 
     def pairs(self, frames: np.ndarray) -> Iterator[np.ndarray]:
@@ -105,8 +101,7 @@ class FlowEstimator:
         carried: torch.Tensor | None = None
         for start in range(0, len(frames) - 1, self.config.batch_pairs):
             batch = frames[start : start + self.config.batch_pairs + 1]
-            # Deterministic kernels and no TF32: a GPU repeats its own bits, and stays close to the CPU's.
-            with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            with repeatable_inference():
                 images = self._images(batch, small_height, small_width)
                 # A frame is the second of one pair and the first of the next; its features are computed once.
                 fresh = self._raft.feature_encoder(images if carried is None else images[1:])

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from curation.device import Device, repeatable_inference, torch_device
 from faceloom.config import Section
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
@@ -51,7 +52,7 @@ class FaceConfig(Section):
     """``patches``: the pixels themselves, no network; ``siglip``: what SkyReels-A1 trains on; ``none``: no tokens."""
     siglip_model: str = "google/siglip-so400m-patch14-384"
     """A folder, or the id of a model that is already in the Hugging Face cache: nothing is downloaded during a run."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 class FaceEncoder(Protocol):
@@ -159,13 +160,8 @@ class SiglipTokens:
 
     name = "siglip"
 
-    def __init__(self, model: str, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
-        import torch
-
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("face.device is cuda, but torch sees no CUDA device; set face.device to auto or cpu")
-        wants_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-        self.device = torch.device("cuda" if wants_cuda else "cpu")
+    def __init__(self, model: str, device: Device = "auto") -> None:
+        self.device = torch_device(device, "face.device")
         self._model = load_siglip(model).to(self.device)
         self._fingerprint: str | None = None
         config = self._model.config
@@ -188,7 +184,7 @@ class SiglipTokens:
         import torch
 
         pixels = torch.from_numpy(self.pixels(face)).to(self.device)
-        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        with repeatable_inference():
             hidden = self._model(pixel_values=pixels[None]).last_hidden_state[0]
         tokens: np.ndarray = hidden.cpu().numpy().astype(np.float16)
         return tokens
