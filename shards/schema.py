@@ -7,6 +7,7 @@ the members of a sample; adding a field is adding a row. Units and coordinate fr
 import io
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +35,16 @@ CLIP_ID = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Field:
-    """One row of the schema. ``dtype`` and ``shape`` are those of an array (``.npy``), and ``None`` for other files."""
+    """One row of the schema. ``dtype`` and ``shape`` are those of an array (``.npy``), and ``None`` for other files.
+
+    An ``optional`` field is in all samples of a tar or in none.
+    """
 
     name: str
     dtype: str | None = None
     shape: tuple[int, ...] | None = None
     layer: str = BASE_LAYER
+    optional: bool = False
 
 
 _TABLE = (
@@ -50,7 +55,7 @@ _TABLE = (
     Field("flow.npy", "float16", (LATENT_FRAMES, LATENT_HEIGHT, LATENT_WIDTH)),
     Field("flow_pairs.npy", "float32", (FRAMES - 1, 4)),
     Field("face.jpg"),
-    Field("face_tokens.npy", "float16", (FACE_TOKENS, FACE_DIM)),
+    Field("face_tokens.npy", "float16", (FACE_TOKENS, FACE_DIM), optional=True),
     Field("reference.jpg"),
     Field("meta.json"),
 )
@@ -80,13 +85,16 @@ META_KEYS = (
 _MAGIC = {".mp4": (4, b"ftyp"), ".jpg": (0, b"\xff\xd8\xff")}
 
 
-def layer_fields(layer: str) -> tuple[Field, ...]:
-    """The fields of a layer in member order. Raises ``ValueError`` for a layer that the schema does not know."""
+def layer_fields(layer: str, present: Collection[str]) -> tuple[Field, ...]:
+    """The fields of a layer in member order: all that every sample must have, and the optional ones in ``present``.
+
+    Raises ``ValueError`` for a layer that the schema does not know.
+    """
     fields = tuple(field for field in _TABLE if field.layer == layer)
     if not fields:
         known = ", ".join(sorted({field.layer for field in _TABLE}))
         raise ValueError(f"unknown layer {layer!r}; the schema has: {known}")
-    return fields
+    return tuple(field for field in fields if not field.optional or field.name in present)
 
 
 def encode_field(name: str, value: Any) -> bytes:

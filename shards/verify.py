@@ -163,7 +163,7 @@ def _check_index(file: str, index: LayerIndex, layer: LayerFile) -> Iterator[Pro
     if stated != (layer.layer, SCHEMA_VERSION, layer.samples, layer.bytes, layer.sha256):
         yield Problem(file, None, f"its metadata contradict {RECORD_NAME}")
     try:
-        fields = layer_fields(layer.layer)
+        fields = layer_fields(layer.layer, {entry.field for entry in index.entries})
     except ValueError as error:
         yield Problem(file, None, str(error))
         return

@@ -1,7 +1,7 @@
 """Write one layer of one part: a deterministic WebDataset tar, then its index."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +10,7 @@ import google_crc32c
 from shards import ustar
 from shards.dataset import SHARD_FOLDER, LayerFile, index_path, tar_path
 from shards.index import Entry, LayerIndex, read_layer_file, write_index
-from shards.schema import CLIP_ID, SCHEMA_VERSION, decode_field, layer_fields
+from shards.schema import CLIP_ID, SCHEMA_VERSION, Field, decode_field, layer_fields
 from shards.storage import make_folder, write_atomic
 
 
@@ -19,8 +19,9 @@ def write_layer(folder: Path, part: int, layer: str, samples: Iterable[tuple[str
 
     ``samples`` yields ``(clip_id, {field: encoded bytes})`` and is consumed one sample at a time; the order is kept. No
     samples give an empty tar, so that every part of a dataset has its file. Equal samples give equal bytes.
+    The first sample decides on the layer's optional fields for all.
     Raises ``ValueError`` naming the clip when a key is not a clip id or comes twice, or when its fields are not exactly
-    those of the layer in the form that ``shards.schema.encode_field`` gives; nothing is left on disk then.
+    those of the layer, each as ``shards.schema.encode_field`` gives it; nothing is left on disk then.
     """
     entries: list[Entry] = []
     digest = hashlib.sha256()
@@ -51,11 +52,13 @@ def _tar_chunks(
     layer: str, samples: Iterable[tuple[str, Mapping[str, bytes]]], entries: list[Entry]
 ) -> Iterator[bytes]:
     """The bytes of the tar, in order; ``entries`` receives one row for each member on the way."""
-    fields = layer_fields(layer)
+    fields = layer_fields(layer, ())
     seen: set[str] = set()
     position = 0
     for sample, (key, values) in enumerate(samples):
-        _check_sample(layer, key, values, seen)
+        if sample == 0:
+            fields = layer_fields(layer, values)
+        _check_sample(fields, key, values, seen)
         for field in fields:
             data = values[field.name]
             offset = position + ustar.BLOCK
@@ -70,17 +73,17 @@ def _tar_chunks(
     yield ustar.END
 
 
-def _check_sample(layer: str, key: str, values: Mapping[str, bytes], seen: set[str]) -> None:
+def _check_sample(fields: Sequence[Field], key: str, values: Mapping[str, bytes], seen: set[str]) -> None:
     if not CLIP_ID.fullmatch(key):
         raise ValueError(f"clip {key!r}: a clip id is 16 lower-case hexadecimal digits")
     if key in seen:
         raise ValueError(f"clip {key}: given twice for one shard")
     seen.add(key)
-    names = {field.name for field in layer_fields(layer)}
+    names = {field.name for field in fields}
     if names != set(values):
         raise ValueError(
-            f"clip {key}: fields of layer {layer!r} missing: {sorted(names - set(values))}, "
-            f"not in it: {sorted(set(values) - names)}"
+            f"clip {key}: fields missing from the sample: {sorted(names - set(values))}, "
+            f"not in its layer: {sorted(set(values) - names)}"
         )
     for name, data in values.items():
         try:

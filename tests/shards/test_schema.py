@@ -87,4 +87,4 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"audio\.wav.*video\.mp4"):
         encode_field("audio.wav", b"")
     with pytest.raises(ValueError, match=r"'latent'.*base"):
-        layer_fields("latent")
+        layer_fields("latent", ())

@@ -317,6 +317,16 @@ def test_a_field_that_contradicts_the_schema_is_named(copy: Path, monkeypatch: p
     assert "float32" in problem.message
 
 
+def test_a_dataset_without_an_optional_field_is_whole(copy: Path) -> None:
+    samples = [encoded_sample(clip_key(number)) for number in (3, 5)]
+    for _, values in samples:
+        del values["face_tokens.npy"]
+    layer = write_layer(copy, 1, BASE_LAYER, samples)
+    shards = DatasetRecord.load(copy).shards
+    _resave(copy, shards=(shards[0], layer, shards[2]))
+    assert verify(copy) == []
+
+
 def test_a_problem_reads_as_one_line(dataset: Path) -> None:
     assert str(Problem(TAR, "a.pose.npy", "altered")) == f"{TAR}: a.pose.npy: altered"
     assert str(Problem(LEDGER, None, "missing")) == f"{LEDGER}: missing"

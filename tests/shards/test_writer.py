@@ -112,6 +112,8 @@ def _with(name: str, data: bytes | None) -> tuple[str, dict[str, bytes]]:
         ([("clip 7", {})], "clip 'clip 7'"),
         ([encoded_sample(KEYS[0])] * 2, f"{KEYS[0]}: given twice"),
         ([_with("pose.npy", None)], f"{KEYS[0]}.*pose.npy"),
+        ([encoded_sample(KEYS[1]), _with("face_tokens.npy", None)], f"{KEYS[0]}.*face_tokens.npy"),
+        ([_with("face_tokens.npy", None), encoded_sample(KEYS[1])], f"{KEYS[1]}.*face_tokens.npy"),
         ([_with("audio.wav", b"")], f"{KEYS[0]}.*audio.wav"),
         ([_with("pose.npy", b"not an array")], f"{KEYS[0]}.*pose.npy"),
         ([_with("meta.json", encoded_sample(KEYS[1])[1]["meta.json"])], f"{KEYS[0]}.*{KEYS[1]}"),
