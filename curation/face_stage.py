@@ -1,0 +1,324 @@
+"""The CPU stage: from a manifest row to a verdict, and for a clip that passes, its sample video and landmarks.
+
+Cheap before dear: container tables, then a sparse census, then landmarks, then the crop. The first rule that fails ends the
+clip's cost, unless all statistics are asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from curation.character import (
+    Census,
+    clear_frames,
+    contested,
+    face_height_px,
+    runs_of,
+    stretches,
+    take_census,
+    tolerated,
+)
+from curation.config import CurationConfig
+from curation.crop import CropWindow, choose_window, outside_share, render_window
+from curation.faces import FaceFinder, landmark_box
+from curation.motion import motion_statistics
+from curation.outcome import Rejected
+from curation.rules import first_failure
+from curation.sample_video import encode_sample, read_sound
+from curation.sources import Clip
+from curation.stages import StageClock
+from curation.track import Track, follow
+from curation.video import FrameReader, Probe, analysis_fps, in_span, probe, sample_indices
+from curation.window import candidate_windows, pad_to_window
+from landmarks.geometry import CanonicalFace, read_geometry
+from landmarks.record import LandmarkRecord, interpolate_missing, quantise
+from shards.schema import FRAMES, encode_field
+
+
+@dataclass(frozen=True)
+class FaceTools:
+    """What the stage keeps loaded between clips."""
+
+    finder: FaceFinder
+    canonical: CanonicalFace
+
+    @classmethod
+    def load(cls, task_file: Path, config: CurationConfig) -> "FaceTools":
+        """Open the FaceLandmarker bundle."""
+        return cls(FaceFinder(task_file, config.census), read_geometry(task_file))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A clip that passed every rule: its encoded fields so far, and the provenance that becomes ``meta.json``."""
+
+    fields: dict[str, bytes]
+    meta: dict[str, Any]
+
+
+@dataclass
+class Findings:
+    """What is known of a clip; filled stage by stage, so that a failure leaves what was measured before it."""
+
+    statistics: dict[str, float]
+    decoder: str | None = None
+    rejected: Rejected | None = None
+    draft: Draft | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The frames to analyse: ``indices[T]`` into the source's frames, shown at ``times_s[T]``, sampled at ``fps``."""
+
+    indices: np.ndarray
+    times_s: np.ndarray
+    fps: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A window ``[start, stop)`` of the sampled frames with its crop, its landmarks without gaps, and its statistics."""
+
+    start: int
+    stop: int
+    crop: CropWindow
+    record: LandmarkRecord
+    statistics: dict[str, float]
+
+
+def examine(
+    clip: Clip,
+    tools: FaceTools,
+    config: CurationConfig,
+    findings: Findings,
+    clock: StageClock,
+    all_statistics: bool = False,
+) -> None:
+    """Decide ``clip``: sets ``findings.rejected`` to the first rule it breaks, else ``findings.draft``.
+
+    Raises :class:`curation.video.VideoError` and whatever a decoder or model raises; ``clock.current`` names the stage.
+    """
+    statistics = findings.statistics
+
+    def ends_here() -> bool:
+        findings.rejected = first_failure(statistics, config)
+        return findings.rejected is not None and not all_statistics
+
+    with clock.stage("probe"):
+        probed = probe(clip.path)
+        sampling = _sampling(probed, clip, config)
+        statistics |= _probe_statistics(probed, clip, sampling)
+    if ends_here():
+        return
+
+    with clock.stage("census"):
+        reader = FrameReader(probed)
+        census = _census(reader, probed, sampling, tools, config)
+        findings.decoder = reader.decoder
+        contest = contested(census, probed.width * probed.height, config.character)
+        clear = np.ones(len(sampling.indices), bool)
+        if not tolerated(contest, config.character):
+            clear = clear_frames(sampling.times_s, census, contest)
+        statistics |= _census_statistics(census, contest, clear, sampling, probed, config)
+    if ends_here() or statistics["face_run_s"] == 0:
+        return
+
+    with clock.stage("landmarks"):
+        track = follow(
+            reader.frames(sampling.indices),
+            sampling.times_s,
+            sampling.fps,
+            census,
+            tools.finder,
+            tools.canonical,
+            (probed.width, probed.height),
+        )
+        findings.decoder = reader.decoder
+    with clock.stage("motion"):
+        candidates = _candidates(track, clear, sampling, clip, config, statistics)
+        best = _best(candidates, statistics, config)
+        if best is not None:
+            statistics |= best.statistics
+    if ends_here() or best is None or findings.rejected is not None:
+        return
+
+    with clock.stage("crop"):
+        shown = pad_to_window(np.arange(best.start, best.stop))
+        frames = np.stack([render_window(f, best.crop) for f in reader.frames(sampling.indices[shown])])
+        findings.decoder = reader.decoder
+    with clock.stage("encode"):
+        findings.draft = _draft(clip, probed, sampling, best, shown, frames, config)
+
+
+def _sampling(probed: Probe, clip: Clip, config: CurationConfig) -> Sampling:
+    span = in_span(probed.pts_s, clip.t0_s, clip.t1_s)
+    if not len(span):
+        raise ValueError(
+            f"the span [{clip.t0_s}, {clip.t1_s}) s lies outside {clip.path}, which lasts {probed.duration_s:.2f} s; "
+            "correct the manifest"
+        )
+    times = probed.pts_s[span]
+    half = 0.5 / probed.fps if probed.fps else 0.0
+    fps = analysis_fps(float(times[-1] - times[0]), FRAMES, config.video, half)
+    chosen = span[sample_indices(times, fps)]
+    return Sampling(chosen, probed.pts_s[chosen], fps)
+
+
+def _probe_statistics(probed: Probe, clip: Clip, sampling: Sampling) -> dict[str, float]:
+    span = in_span(probed.pts_s, clip.t0_s, clip.t1_s)
+    repeats = np.diff(sampling.indices) == 0
+    return {
+        "duplicate": float(clip.duplicate_of is not None),
+        "width_px": float(probed.width),
+        "height_px": float(probed.height),
+        "source_fps": probed.fps,
+        "duration_s": float(probed.pts_s[span[-1]] - probed.pts_s[span[0]]),
+        "analysis_fps": sampling.fps,
+        "repeated_share": float(repeats.mean()) if len(repeats) else 0.0,
+    }
+
+
+def _census(reader: FrameReader, probed: Probe, sampling: Sampling, tools: FaceTools, config: CurationConfig) -> Census:
+    instants = sampling.times_s[:: max(1, round(sampling.fps / config.census.fps))]
+    indices = np.searchsorted(probed.pts_s, instants)
+    return take_census(instants, [tools.finder.census(frame) for frame in reader.frames(indices)])
+
+
+def _census_statistics(
+    census: Census, contest: np.ndarray, clear: np.ndarray, sampling: Sampling, probed: Probe, config: CurationConfig
+) -> dict[str, float]:
+    seen = np.array([face is not None for face in census.main])
+    # A face seen from look i to look j may have been there since just after look i-1 and until just before look j+1.
+    longest = max((stop - start for start, stop in stretches(seen, np.zeros(len(seen), bool), max_gap=1)), default=0)
+    heights = [face_height_px(face.points, probed.width, probed.height) for face in census.main if face is not None]
+    height = float(np.median(heights)) if heights else float("nan")
+    return {
+        "face_run_s": (longest + 1) / config.census.fps if longest else 0.0,
+        "contested_share": float(contest.mean()),
+        "contested_run": float(max((stop - start for start, stop in runs_of(contest)), default=0)),
+        "clear_run_s": _longest_s(runs_of(clear), sampling.fps),
+        "background_faces": float(max(len(others) for others in census.others)),
+        "face_height_px": height,
+        "face_frame_share": height / probed.height,
+    }
+
+
+def _candidates(
+    track: Track,
+    clear: np.ndarray,
+    sampling: Sampling,
+    clip: Clip,
+    config: CurationConfig,
+    statistics: dict[str, float],
+) -> list[Candidate]:
+    """Every window that could become the sample; adds the track's own statistics to ``statistics``."""
+    found, gap = track.record.found, config.character.max_gap
+    no_starts = np.zeros(len(found), bool)
+    single = stretches(found & clear, track.starts | _edges(clear), gap)
+    spans = [
+        window
+        for stretch in single
+        for window in candidate_windows(stretch, found & clear, config.window, config.character)
+    ]
+    statistics |= {
+        "cuts": float(track.cuts),
+        "found_share": float(found.mean()),
+        "track_run_s": _longest_s(stretches(found, no_starts, gap), sampling.fps),
+        "shot_run_s": _longest_s(stretches(found, track.starts, gap), sampling.fps),
+        "single_run_s": _longest_s(single, sampling.fps),
+        "windows": float(len(spans)),
+    }
+    return [_candidate(track, start, stop, sampling, clip, config) for start, stop in spans]
+
+
+def _candidate(
+    track: Track, start: int, stop: int, sampling: Sampling, clip: Clip, config: CurationConfig
+) -> Candidate:
+    whole, part = track.record, slice(start, stop)
+    record = LandmarkRecord(
+        whole.points[part], whole.blendshapes[part], whole.pose[part], whole.found[part], whole.width, whole.height
+    )
+    width, height = record.width, record.height
+    seen = record.points[record.found]
+    boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in (landmark_box(p, width, height) for p in seen)])
+    crop = choose_window(
+        boxes, float(np.median(face_height_px(seen, width, height))), width, height, clip.clip_id, config.crop
+    )
+    statistics = motion_statistics(
+        record.points, track.metric[part], record.blendshapes, record.pose, width, height, sampling.fps
+    )
+    statistics |= {
+        "outside_share": outside_share(boxes, width, height),
+        "upscale": crop.upscale,
+        "pad_share": crop.pad_share(width),
+    }
+    return Candidate(start, stop, crop, interpolate_missing(record, config.character.max_gap), statistics)
+
+
+def _best(candidates: list[Candidate], statistics: Mapping[str, float], config: CurationConfig) -> Candidate | None:
+    """The window that moves most among those that pass every rule, or among all when none passes."""
+
+    def rank(candidate: Candidate) -> tuple[bool, float]:
+        passes = first_failure({**statistics, **candidate.statistics}, config) is None
+        return passes, candidate.statistics["motion_score"]
+
+    return max(candidates, key=rank, default=None)
+
+
+def _draft(
+    clip: Clip,
+    probed: Probe,
+    sampling: Sampling,
+    best: Candidate,
+    shown: np.ndarray,
+    frames: np.ndarray,
+    config: CurationConfig,
+) -> Draft:
+    n_valid = best.stop - best.start
+    at = shown - best.start
+    audio = "none"
+    sound = None
+    if probed.has_audio:
+        try:
+            sound = read_sound(clip.path, float(sampling.times_s[best.start]), FRAMES / sampling.fps)
+            audio = "none" if sound is None else "kept"
+        except av.FFmpegError:
+            audio = "unreadable"
+    record, crop = best.record, best.crop
+    fields = {
+        "video.mp4": encode_sample(frames, sampling.fps, sound, config.sample_video),
+        "landmarks.u16.npy": encode_field("landmarks.u16.npy", quantise(record.points[at])),
+        "blendshapes.npy": encode_field("blendshapes.npy", record.blendshapes[at].astype(np.float16)),
+        "pose.npy": encode_field("pose.npy", record.pose[at]),
+    }
+    meta = {
+        "clip_id": clip.clip_id,
+        "dataset": clip.dataset,
+        "source_key": clip.source_key,
+        "person_id": clip.person_id,
+        "licence": clip.licence,
+        "fps": sampling.fps,
+        "n_valid": n_valid,
+        "source_wh": [probed.width, probed.height],
+        "pts_s": [round(float(t), 6) for t in sampling.times_s[shown]],
+        "crop_xywh": [crop.x, crop.y, crop.w, crop.h],
+        "valid_x0x1": list(crop.valid_x0x1(probed.width)),
+        "crop_mode": crop.mode,
+        "found": record.found[at].tolist(),
+        "audio": audio,
+    }
+    return Draft(fields, meta)
+
+
+def _longest_s(spans: list[tuple[int, int]], fps: float) -> float:
+    """Seconds from the first to the last frame of the longest span; 0 without any."""
+    return max((stop - start - 1 for start, stop in spans), default=0) / fps
+
+
+def _edges(flags: np.ndarray) -> np.ndarray:
+    """True where ``flags`` differs from the frame before."""
+    return np.concatenate([[False], np.diff(flags.astype(np.int8)) != 0])

@@ -1,0 +1,116 @@
+"""The ledger: one Parquet row a clip with its outcome and every statistic; one fragment a manifest block.
+
+A fragment is written last of its block, so its presence is what commits the block. It holds nothing that differs from run to
+run: what a run cost lies beside it, in ``telemetry/``.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.outcome import Failed, Kept, Outcome, Rejected
+from curation.sources import Clip
+from curation.statistics import STATISTICS
+from shards.dataset import ledger_path, part_name
+from shards.storage import make_folder, write_atomic
+
+SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("source_key", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("t0_s", pa.float64(), nullable=False),
+        pa.field("t1_s", pa.float64()),
+        pa.field("person_id", pa.string()),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("duplicate_of", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("rule", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("threshold", pa.float64()),
+        pa.field("stage", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("decoder", pa.string()),
+        pa.field("shard_sample", pa.int32()),
+        *[
+            pa.field(s.name, pa.float64(), metadata={"unit": s.unit, "stage": s.stage, "meaning": s.meaning})
+            for s in STATISTICS.values()
+        ],
+    ]
+)
+OUTCOMES = ("kept", "rejected", "failed")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of one clip, and what it cost (seconds by stage), for one ledger and one telemetry row."""
+
+    clip: Clip
+    outcome: Outcome
+    statistics: dict[str, float] = field(default_factory=dict)
+    decoder: str | None = None
+    wall_s: dict[str, float] = field(default_factory=dict)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+
+def row(decision: Decision, shard_sample: int | None) -> dict[str, Any]:
+    """The ledger row of a decision; ``shard_sample`` is a kept clip's position in its shard."""
+    clip, outcome = decision.clip, decision.outcome
+    name = {Kept: "kept", Rejected: "rejected", Failed: "failed"}[type(outcome)]
+    return {
+        "clip_id": clip.clip_id,
+        **vars(clip),
+        "outcome": name,
+        **vars(outcome),
+        "decoder": decision.decoder,
+        "shard_sample": shard_sample,
+        **decision.statistics,
+    }
+
+
+def write_fragment(root: Path, part: int, decisions: Sequence[Decision]) -> None:
+    """Write the ledger fragment of block ``part``, whole or not at all: the block's commit."""
+    positions = iter(range(len(decisions)))
+    rows = [row(d, next(positions) if isinstance(d.outcome, Kept) else None) for d in decisions]
+    table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({"rows": str(len(rows))}))
+    _write(ledger_path(root, part), table)
+
+
+def write_telemetry(root: Path, part: int, decisions: Sequence[Decision]) -> None:
+    """Write what each stage of each clip of block ``part`` cost; best read with any Parquet tool."""
+    rows = [
+        {"clip_id": d.clip.clip_id, "stage": stage, "wall_s": wall, "cpu_s": d.cpu_s.get(stage, 0.0)}
+        for d in decisions
+        for stage, wall in d.wall_s.items()
+    ]
+    schema = pa.schema(
+        [("clip_id", pa.string()), ("stage", pa.string()), ("wall_s", pa.float64()), ("cpu_s", pa.float64())]
+    )
+    _write(root / "telemetry" / f"{part_name(part)}.parquet", pa.Table.from_pylist(rows, schema))
+
+
+def committed(root: Path, blocks: int) -> set[int]:
+    """The blocks that have a fragment."""
+    return {block for block in range(blocks) if ledger_path(root, block).is_file()}
+
+
+def read_ledger(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All fragments of a dataset, in manifest order; an empty table when there is none yet."""
+    fragments = sorted((root / "ledger").glob("part-*.parquet"))
+    if not fragments:
+        return SCHEMA.empty_table().select(list(columns) if columns else SCHEMA.names)
+    return pa.concat_tables([pq.read_table(f, columns=list(columns) if columns else None) for f in fragments])
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    make_folder(path.parent)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    write_atomic(path, buffer.getvalue())
