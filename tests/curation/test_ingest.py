@@ -1,0 +1,133 @@
+import os
+import unicodedata
+
+import pytest
+
+from curation.ingest import folder_clips
+from faceloom.errors import UserError
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Write files below the root, each with bytes of its own unless given."""
+
+    def write(*names: str, content: bytes | None = None) -> None:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(name.encode() if content is None else content)
+
+    return write
+
+
+def keys(root):
+    return [clip.source_key for clip in folder_clips(root).clips]
+
+
+def test_lists_each_video_once_in_order_of_its_key(tmp_path, put):
+    put("b.mp4", "a/z.MKV", "a/b/two words é.webm", "a.mov")
+    listing = folder_clips(tmp_path, "mine", "CC0")
+    assert [clip.source_key for clip in listing.clips] == ["a.mov", "a/b/two words é.webm", "a/z.MKV", "b.mp4"]
+    assert {(c.dataset, c.licence, c.t0_s, c.t1_s, c.duplicate_of) for c in listing.clips} == {
+        ("mine", "CC0", 0.0, None, None)
+    }
+    assert [clip.path for clip in listing.clips] == [str(tmp_path / clip.source_key) for clip in listing.clips]
+
+
+def test_dataset_is_named_like_the_folder(tmp_path, put, monkeypatch):
+    put("hdtf/inner/a.mp4")
+    monkeypatch.chdir(tmp_path / "hdtf" / "inner")
+    for root in (tmp_path / "hdtf", tmp_path / "hdtf" / "inner" / ".."):
+        assert folder_clips(root).clips[0].dataset == "hdtf"
+
+
+def test_ids_survive_a_move_of_the_data(tmp_path, put):
+    put("old/set/a.mp4")
+    before = folder_clips(tmp_path / "old" / "set").clips
+    (tmp_path / "old").rename(tmp_path / "new")
+    after = folder_clips(tmp_path / "new" / "set").clips
+    assert [clip.clip_id for clip in after] == [clip.clip_id for clip in before]
+
+
+def test_decomposed_names_have_composed_keys(tmp_path, put):
+    decomposed = unicodedata.normalize("NFD", "Zoë.mp4")
+    put(decomposed)
+    (clip,) = folder_clips(tmp_path).clips
+    assert clip.source_key == unicodedata.normalize("NFC", decomposed) != decomposed
+    assert clip.path == str(tmp_path / decomposed)
+
+
+def test_what_only_looks_like_a_video_is_listed_too(tmp_path, put):
+    put("folder.mp4/inside.mp4", "good.mp4")
+    put("empty.mp4", "empty too.mp4", content=b"")
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    listing = folder_clips(tmp_path)
+    assert keys(tmp_path) == ["dangling.mp4", "empty too.mp4", "empty.mp4", "folder.mp4", "good.mp4", "pipe.mp4"]
+    assert all(clip.duplicate_of is None for clip in listing.clips)
+
+
+def test_counts_what_it_passes_over_by_suffix(tmp_path, put):
+    put("a.mp4", "a.wav", "b/c.WAV", "b/readme", "notes.txt")
+    assert folder_clips(tmp_path).ignored == {"": 1, ".txt": 1, ".wav": 2}
+
+
+def test_equal_bytes_name_the_first_of_them(tmp_path, put):
+    put("a.mp4", "b/copy.mp4", "c.mp4", content=b"same bytes")
+    put("d.mp4", content=b"same bytez")
+    assert [clip.duplicate_of for clip in folder_clips(tmp_path).clips] == [None, "a.mp4", "a.mp4", None]
+
+
+def test_only_files_of_equal_size_are_hashed(tmp_path, put, monkeypatch):
+    put("a.mp4", content=b"1")
+    put("b.mp4", content=b"22")
+    monkeypatch.setattr("curation.ingest._sha256", lambda path: pytest.fail(f"{path} was hashed"))
+    assert len(folder_clips(tmp_path).clips) == 2
+
+
+def test_links_to_a_file_are_its_duplicates(tmp_path, put):
+    put("a.mp4")
+    (tmp_path / "hard.mp4").hardlink_to(tmp_path / "a.mp4")
+    (tmp_path / "soft.mp4").symlink_to(tmp_path / "a.mp4")
+    assert [clip.duplicate_of for clip in folder_clips(tmp_path).clips] == [None, "a.mp4", "a.mp4"]
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path, put):
+    put("root/real/a.mp4", "elsewhere/b.mp4")
+    root = tmp_path / "root"
+    (root / "loop").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    (root / "again").symlink_to(root / "real")
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    assert keys(root) == ["out/b.mp4", "real/a.mp4"]
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path, put, monkeypatch):
+    put("a.mp4", "locked/b.mp4")
+    listed = type(tmp_path).iterdir
+
+    def iterdir(folder):
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", iterdir)
+    listing = folder_clips(tmp_path)
+    assert listing.unreadable == ("locked",)
+    assert len(listing.clips) == 1
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"caf\\xe9\.mp4.*rename"):
+        folder_clips(tmp_path)
+
+
+def test_root_must_be_a_folder_with_a_video(tmp_path, put):
+    with pytest.raises(UserError, match="does not exist; give --root"):
+        folder_clips(tmp_path / "nope")
+    put("sounds/a.wav", "sounds/b.wav")
+    with pytest.raises(UserError, match="is not a folder; give --root"):
+        folder_clips(tmp_path / "sounds" / "a.wav")
+    with pytest.raises(UserError, match=r"no video below .*found: 2 \.wav"):
+        folder_clips(tmp_path / "sounds")
