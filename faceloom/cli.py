@@ -7,7 +7,8 @@ once. Exit codes: 0 success, 1 a check did not pass, 2 wrong use or bad input.
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +17,9 @@ from rich.table import Table
 import faceloom
 from faceloom import config, models
 from faceloom.errors import CheckFailed, UserError
+
+if TYPE_CHECKING:
+    from curation.sources import Clip
 
 app = typer.Typer(
     help="Raw footage of people into training data for portrait-animation video models.",
@@ -28,10 +32,17 @@ models_app = typer.Typer(
 )
 app.add_typer(models_app, name="models", epilog="Example: faceloom models list")
 
+ingest_app = typer.Typer(
+    help="List the clips of a dataset: the manifest that `curate` works through.", no_args_is_help=True
+)
+app.add_typer(ingest_app, name="ingest", epilog="Example: faceloom ingest demo --root demo-videos --out demo.parquet")
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 ModelNames = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", show_default=False, help="As `faceloom models list` names them.")
 ]
+
+ManifestOut = Annotated[Path, typer.Option("--out", metavar="MANIFEST", help="Parquet file to write.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,6 +123,46 @@ def models_verify(names: ModelNames = None, as_json: AsJson = False) -> None:
         listed = ", ".join(f"{state.model.name} ({_state(state)})" for state in bad)
         command = " ".join(["faceloom models fetch", *(state.model.name for state in bad)])
         raise CheckFailed(f"{listed}; get it right with: {command}")
+
+
+@ingest_app.command("folder", epilog="Example: faceloom ingest folder --root ~/footage --out footage.parquet")
+def ingest_folder(
+    root: Annotated[Path, typer.Option(help="Folder whose videos to list, however deep they lie.")],
+    out: ManifestOut,
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset; by default the folder's.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the footage; goes into every sample.")] = "unknown",
+) -> None:
+    """List any folder of videos, one clip a file."""
+    from curation.ingest import folder_clips
+
+    listing = folder_clips(root, dataset, licence)
+    duplicates = sum(clip.duplicate_of is not None for clip in listing.clips)
+    clips = _write_manifest(listing.clips, out)
+    typer.echo(f"{out}: {clips} clips, {duplicates} of them with the bytes of an earlier one")
+    if listing.ignored:
+        counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in listing.ignored.items())
+        typer.echo(f"passed over, no videos by their names: {counts}")
+    for folder in listing.unreadable:
+        typer.echo(f"cannot be listed, its videos are missing: {folder}", err=True)
+
+
+@ingest_app.command("demo", epilog="Example: faceloom ingest demo --root demo-videos --out demo.parquet")
+def ingest_demo(
+    root: Annotated[Path, typer.Option(help="Folder to write the demo's videos to.")], out: ManifestOut
+) -> None:
+    """Make the demo's videos, each for one outcome, and list them."""
+    from curation.demo import demo_clips
+
+    typer.echo(f"{out}: {_write_manifest(demo_clips(root), out)} clips, their videos in {root}")
+
+
+def _write_manifest(clips: Sequence["Clip"], out: Path) -> int:
+    from curation.sources import write_manifest
+
+    try:
+        return write_manifest(clips, out)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; name a file in an existing folder with --out") from None
 
 
 def _models_of(source: str) -> list[str]:
