@@ -18,8 +18,9 @@ class PoolConfig(Section):
     """One pool of workers and what Ray reserves for each of them."""
 
     workers: int = Field(0, ge=0)
-    """0 means as many as the cluster's resources allow."""
-    cpus: float = Field(1.0, gt=0)
+    """0 means as many as the cluster has room for when the run starts."""
+    cpus: float = Field(0.5, gt=0)
+    """Half a CPU each by default: where both pools share the CPUs, a clip is in one of them at a time."""
     gpus: float = Field(0.0, ge=0)
 
 
@@ -31,7 +32,7 @@ class RunConfig(Section):
     block_clips: int = Field(256, ge=1)
     """Clips of the manifest whose kept ones make one shard."""
     held_mib: int = Field(1024, ge=1)
-    """Samples that may wait, finished or in work, for their shard; more admission waits for a shard to be written."""
+    """Memory for samples in work or waiting for their shard. When it is spent, only the oldest block goes on."""
 
 
 class CurationConfig(Section):

@@ -75,11 +75,14 @@ def row(decision: Decision, shard_sample: int | None) -> dict[str, Any]:
     }
 
 
-def write_fragment(root: Path, part: int, decisions: Sequence[Decision]) -> None:
-    """Write the ledger fragment of block ``part``, whole or not at all: the block's commit."""
+def write_fragment(root: Path, part: int, decisions: Sequence[Decision], run: str) -> None:
+    """Write the ledger fragment of block ``part``, whole or not at all: the block's commit.
+
+    ``run`` is the configuration fingerprint of the run; a resumed run refuses fragments of another.
+    """
     positions = iter(range(len(decisions)))
     rows = [row(d, next(positions) if isinstance(d.outcome, Kept) else None) for d in decisions]
-    table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({"rows": str(len(rows))}))
+    table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({"rows": str(len(rows)), "run": run}))
     _write(ledger_path(root, part), table)
 
 

@@ -1,19 +1,20 @@
-"""The Ray actors. One clip a call, so that a crash has exactly one suspect; an exception is a decision, not a crash.
+"""The two stages as classes that keep their models, and the Ray actors made of them.
 
-An actor hands its samples on as encoded bytes of a few MB, never as frames.
+One clip a call, so that a crash has exactly one suspect; an exception is a decision, not a crash. An actor hands its samples on as encoded bytes of a few MB, never as frames.
 """
 
-import os
 import traceback
 from logging import getLogger
+from typing import Any
 
+import cv2
 import ray
 
 from curation.config import CurationConfig
 from curation.face_stage import Draft, FaceTools, Findings, examine
 from curation.flow_stage import FlowTools, finish
 from curation.ledger import Decision
-from curation.outcome import Failed, Kept
+from curation.outcome import Failed, Kept, Outcome
 from curation.sources import Clip
 from curation.stages import StageClock
 from faceloom.models import model_path
@@ -22,9 +23,11 @@ logger = getLogger(__name__)
 
 
 class FaceStage:
-    """Probe to sample video (CPU). Plain class, so that benchmarks and tests run the same code without Ray."""
+    """Probe to sample video (CPU)."""
 
-    def __init__(self, config: CurationConfig, all_statistics: bool) -> None:
+    def __init__(self, config: CurationConfig, all_statistics: bool = False) -> None:
+        # Workers are parallel already; threads of their own would only get in each other's way.
+        cv2.setNumThreads(1)
         self._config = config
         self._all_statistics = all_statistics
         self._tools = FaceTools.load(model_path("face_landmarker", "census"), config)
@@ -33,6 +36,7 @@ class FaceStage:
         """The decision and, for a clip that passed every rule so far, its draft."""
         clock, findings = StageClock(), Findings({})
         draft = None
+        outcome: Outcome
         try:
             examine(clip, self._tools, self._config, findings, clock, self._all_statistics)
             outcome = findings.rejected or Kept()
@@ -48,6 +52,7 @@ class FlowStage:
     def __init__(self, config: CurationConfig) -> None:
         import torch
 
+        cv2.setNumThreads(1)
         # RAFT's last bits depend on the number of threads, so it belongs to the config, not to the machine.
         torch.set_num_threads(config.flow.threads)
         self._config = config
@@ -67,30 +72,9 @@ class FlowStage:
         return Decision(decision.clip, outcome, statistics, decision.decoder, wall_s, cpu_s), fields
 
 
-class _Identified:
-    """What the runner asks of any actor, beside its work."""
-
-    def pid(self) -> int:
-        """The process, for a reader of the log; also tells that the models are loaded."""
-        return os.getpid()
-
-
-@ray.remote
-class FaceWorker(FaceStage, _Identified):
-    """:class:`FaceStage` as an actor; ``decide`` returns the draft as an object of its own."""
-
-    @ray.method(num_returns=2)
-    def decide(self, clip: Clip) -> tuple[Decision, Draft | None]:  # noqa: D102 - see FaceStage
-        return super().decide(clip)
-
-
-@ray.remote
-class FlowWorker(FlowStage, _Identified):
-    """:class:`FlowStage` as an actor; ``finish`` returns the sample as an object of its own."""
-
-    @ray.method(num_returns=2)
-    def finish(self, decision: Decision, draft: Draft) -> tuple[Decision, dict[str, bytes] | None]:  # noqa: D102
-        return super().finish(decision, draft)
+# As actors; both methods are called with ``num_returns=2``, so that the payload is an object of its own.
+FaceWorker: Any = ray.remote(FaceStage)
+FlowWorker: Any = ray.remote(FlowStage)
 
 
 def _failure(clip: Clip, clock: StageClock, error: Exception) -> Failed:

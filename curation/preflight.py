@@ -1,0 +1,205 @@
+"""Everything that can be known to be wrong before any work is done, and the plan of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from curation.config import CurationConfig, RunConfig
+from curation.identity import face_encoder
+from curation.ledger import committed
+from curation.sources import Clip, Manifest, open_manifest
+from faceloom import __version__
+from faceloom.errors import UserError
+from faceloom.fingerprint import fingerprint
+from faceloom.models import model_path, sha256_of
+from shards.dataset import RECORD_NAME, DatasetRecord, ManifestSummary, ledger_path
+from shards.storage import make_folder
+
+_PROBED_FILES = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that may start: what it will decide, under which identity, and what of it is already done."""
+
+    config: CurationConfig
+    manifest: Manifest
+    out: Path
+    limit: int | None
+    all_statistics: bool
+    record: DatasetRecord
+    done: frozenset[int]
+
+    @property
+    def blocks_left(self) -> int:
+        """Manifest blocks without a ledger fragment."""
+        return self.record.manifest.blocks - len(self.done)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.record.complete and self.blocks_left == 0
+
+
+def prepare(
+    config: CurationConfig, manifest_path: Path, out: Path, limit: int | None = None, all_statistics: bool = False
+) -> Plan:
+    """Check manifest, models and output, and compare with what ``out`` already holds.
+
+    Raises :class:`UserError` that names what is wrong and the remedy: an unusable manifest, a missing model, an output folder
+    that cannot be written or that belongs to another run.
+    """
+    manifest = open_manifest(manifest_path)
+    _refuse_absent_footage(manifest)
+    model_path("face_landmarker", "census")
+    model_path(config.flow.model, "flow.model")
+    clips = manifest.clips if limit is None else min(limit, manifest.clips)
+    block = config.run.block_clips
+    prints = _fingerprints(config)
+    decided = config.model_dump(mode="json")
+    # Where and how widely a run is spread does not change what it writes.
+    decided["run"] = {"block_clips": block, "all_statistics": all_statistics}
+    for section in ("flow", "face"):
+        decided[section].pop("device")
+    record = DatasetRecord(
+        complete=False,
+        config=decided,
+        config_fingerprint=fingerprint(config=decided, fields=prints),
+        fingerprints=prints,
+        licences=_licences(manifest, clips),
+        manifest=ManifestSummary(sha256=manifest.sha256, clips=clips, blocks=-(-clips // block), block_clips=block),
+    )
+    _check_writable(out)
+    done = frozenset(committed(out, record.manifest.blocks))
+    before = _record_of(out)
+    if before is not None:
+        _refuse_other_run(before, record, out)
+        record = record.model_copy(update={"complete": before.complete, "shards": before.shards})
+    for part in sorted(done):
+        _refuse_foreign_fragment(out, part, record)
+    return Plan(config, manifest, out, limit, all_statistics, record, done)
+
+
+@dataclass(frozen=True)
+class PoolSizes:
+    """Workers of each pool."""
+
+    face: int
+    flow: int
+
+
+def pool_sizes(run: RunConfig, resources: Mapping[str, float]) -> PoolSizes:
+    """How many workers of each pool a cluster with ``resources`` (Ray's totals: CPU, GPU) has room for.
+
+    A flow pool on GPUs is as large as these allow, and the face pool takes the CPUs that are left; on CPUs alone the two
+    share them. Raises :class:`UserError` that names the missing resource when a pool would have no worker.
+    """
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if run.flow.workers:
+        flow = run.flow.workers
+    elif run.flow.gpus:
+        flow = min(_fits(gpus, run.flow.gpus), _fits(cpus - run.face.cpus, run.flow.cpus))
+    elif run.face.workers:
+        flow = _fits(cpus - run.face.workers * run.face.cpus, run.flow.cpus)
+    else:
+        flow = _fits(cpus, run.face.cpus + run.flow.cpus)
+    face = run.face.workers or _fits(cpus - flow * run.flow.cpus, run.face.cpus)
+    for name, count, pool in (("face", face, run.face), ("flow", flow, run.flow)):
+        if count < 1:
+            raise UserError(
+                f"no room for a worker of run.{name}: it needs {pool.cpus:g} CPU and {pool.gpus:g} GPU, and the cluster has "
+                f"{cpus:g} CPU and {gpus:g} GPU for both pools; lower run.{name}.cpus or run.{name}.gpus, or add nodes"
+            )
+    return PoolSizes(face, flow)
+
+
+def _fits(amount: float, each: float) -> int:
+    return max(0, int(amount / each + 1e-9))
+
+
+def _fingerprints(config: CurationConfig) -> dict[str, str]:
+    """One hash a group of fields, over what decides them: version, configuration, weights."""
+    sections = config.model_dump(mode="json")
+    deciding = ("video", "census", "character", "window", "motion", "crop", "sample_video")
+    choice = {name: sections[name] for name in deciding}
+    landmarker = sha256_of("face_landmarker")
+    flow = {key: value for key, value in sections["flow"].items() if key != "device"}
+    encoder = face_encoder(config.face)
+    tokens = {"face_tokens": encoder.fingerprint} if encoder is not None else {}
+    return {
+        "video": fingerprint(version=__version__, choice=choice, face_landmarker=landmarker),
+        "landmarks": fingerprint(version=__version__, census=sections["census"], face_landmarker=landmarker),
+        "flow": fingerprint(version=__version__, flow=flow, weights=sha256_of(config.flow.model)),
+        "face": fingerprint(version=__version__, template="facexlib-512", face_landmarker=landmarker),
+        **tokens,
+    }
+
+
+def _licences(manifest: Manifest, clips: int) -> tuple[str, ...]:
+    column = pq.read_table(manifest.path, columns=["licence"])["licence"].slice(0, clips)
+    return tuple(sorted(column.unique().to_pylist()))
+
+
+def _refuse_absent_footage(manifest: Manifest) -> None:
+    first: list[Clip] = list(islice((c for block in manifest.blocks(_PROBED_FILES) for c in block), _PROBED_FILES))
+    if not any(Path(clip.path).exists() for clip in first):
+        raise UserError(
+            f"none of the first {len(first)} files of {manifest.path} exist here, such as {first[0].path}; "
+            "mount the footage, or make the manifest again with: faceloom ingest"
+        )
+
+
+def _check_writable(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder")
+    try:
+        make_folder(out)
+        probe = out / ".faceloom-write-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to --out {out}: {error.strerror}; choose another folder or mend its rights"
+        ) from None
+
+
+def _record_of(out: Path) -> DatasetRecord | None:
+    if not (out / RECORD_NAME).exists():
+        return None
+    return DatasetRecord.load(out)
+
+
+def _refuse_other_run(before: DatasetRecord, now: DatasetRecord, out: Path) -> None:
+    old, new = before.manifest.model_dump(), now.manifest.model_dump()
+    changes = [*_differences("", before.config, now.config), *_differences("manifest", old, new)]
+    if not changes:
+        changes = _differences("made by (version, weights)", before.fingerprints, now.fingerprints)
+    if changes:
+        raise UserError(
+            f"{out} belongs to another run; name another --out, or undo the change:\n"
+            + "\n".join(f"  {c}" for c in changes)
+        )
+
+
+def _refuse_foreign_fragment(out: Path, part: int, record: DatasetRecord) -> None:
+    metadata = pq.read_schema(ledger_path(out, part)).metadata or {}
+    made_by = metadata.get(b"run", b"").decode()
+    if made_by != record.config_fingerprint:
+        raise UserError(
+            f"{ledger_path(out, part)} was written by a run with another configuration ({made_by[:12]}, this is "
+            f"{record.config_fingerprint[:12]}); name another --out"
+        )
+
+
+def _differences(prefix: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return [
+            line
+            for key in sorted({*before, *now})
+            for line in _differences(f"{prefix}.{key}" if prefix else key, before.get(key), now.get(key))
+        ]
+    return [] if before == now else [f"{prefix}: {before} → {now}"]
