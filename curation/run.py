@@ -7,6 +7,7 @@ fresh worker, and a second death makes it ``failed``.
 """
 
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ class Progress:
     outcomes: Counter[str] = field(default_factory=Counter)
     in_work: dict[str, int] = field(default_factory=dict)
     worker_deaths: int = 0
+    oldest: tuple[str, float] | None = None
+    """Source key and seconds in a worker of the clip that has been there longest."""
 
 
 @dataclass
@@ -54,6 +57,7 @@ class _Job:
     position: int
     clip: Clip
     tries: int = 0
+    since: float = 0.0
     decision: Decision | None = None
     draft: ray.ObjectRef | None = None
 
@@ -179,8 +183,14 @@ class Runner:
                     face.started(ref)
                 else:
                     flow.started(ref)
-            self.progress.in_work = {"face": len(face.busy), "flow": len(flow.busy)}
-            self._report(self.progress)
+            self._show(face, flow)
+
+    def _show(self, face: _Pool, flow: _Pool) -> None:
+        jobs = [job for pool in (face, flow) for _, job, _ in pool.busy.values()]
+        oldest = min(jobs, key=lambda job: job.since, default=None)
+        self.progress.in_work = {"face": len(face.busy), "flow": len(flow.busy)}
+        self.progress.oldest = oldest and (oldest.clip.source_key, time.monotonic() - oldest.since)
+        self._report(self.progress)
 
     def _blocks_left(self) -> Iterator[tuple[int, list[Clip]]]:
         plan = self._plan
@@ -207,6 +217,7 @@ class Runner:
     def _dispatch(self, pool: _Pool, queue: deque[_Job]) -> None:
         while pool.idle and queue:
             actor, job = pool.idle.pop(), queue.popleft()
+            job.since = time.monotonic()
             if job.decision is None:
                 decision, payload = actor.decide.options(num_returns=2).remote(job.clip)
             else:
@@ -319,7 +330,7 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(
-            address=address, include_dashboard=False, log_to_driver=False, runtime_env=quiet, logging_level="warning"
+            address=address, include_dashboard=False, log_to_driver=False, runtime_env=quiet, logging_level="error"
         )
     except ConnectionError as error:
         raise UserError(f"no Ray cluster at {address}: {error}; start one with: ray start --head") from None

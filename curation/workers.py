@@ -1,6 +1,7 @@
 """The two stages as classes that keep their models, and the Ray actors made of them.
 
-One clip a call, so that a crash has exactly one suspect; an exception is a decision, not a crash. An actor hands its samples on as encoded bytes of a few MB, never as frames.
+One clip a call, so that a crash has exactly one suspect; an exception is a decision, not a crash. An actor hands its samples
+on as encoded bytes of a few MB, never as frames.
 """
 
 import traceback

@@ -45,6 +45,14 @@ ModelNames = Annotated[
 ManifestOut = Annotated[Path, typer.Option("--out", metavar="MANIFEST", help="Parquet file to write.")]
 
 
+ConfigSource = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="YAML file, or the name of a packaged config such as demo."),
+]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the config.")]
+DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="The folder that `faceloom curate` wrote.")]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; ``None`` takes the process's own arguments."""
     try:
@@ -84,7 +92,7 @@ def models_list(as_json: AsJson = False) -> None:
     local = [models.locate(name) for name in models.files()]
     hub = models.hub_models().values()
     if as_json:
-        typer.echo(json.dumps([_as_dict(state) for state in local] + [vars(model) for model in hub], indent=2))
+        _print_json([_as_dict(state) for state in local] + [vars(model) for model in hub])
         return
     table = Table("name", "state", "MB", "licence", "what it is", box=None, header_style="bold")
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
@@ -114,7 +122,7 @@ def models_verify(names: ModelNames = None, as_json: AsJson = False) -> None:
     """Hash the files again. Exits 1 if one is not the pinned one, or if a file that was named is missing."""
     states = models.verify(names or None)
     if as_json:
-        typer.echo(json.dumps([_as_dict(state) for state in states], indent=2))
+        _print_json([_as_dict(state) for state in states])
     else:
         for state in states:
             typer.echo(f"{_state(state)}: {state.model.name}" + (f"  {state.path}" if state.path else ""))
@@ -165,10 +173,124 @@ def _write_manifest(clips: Sequence["Clip"], out: Path) -> int:
         raise UserError(f"cannot write {out}: {error.strerror}; name a file in an existing folder with --out") from None
 
 
+@app.command(epilog="Example: faceloom curate --config demo --manifest demo.parquet --out dataset")
+def curate(
+    manifest: Annotated[Path, typer.Option("--manifest", help="What `faceloom ingest` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the dataset; an unfinished one is gone on with.")],
+    source: ConfigSource = None,
+    overrides: Overrides = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Check everything, say what would be done, and stop.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Decide only the first N clips of the manifest.")] = None,
+    all_statistics: Annotated[
+        bool, typer.Option("--all-statistics", help="Measure on after the first rule that fails (for audits).")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; without it, one starts on this machine.")
+    ] = None,
+) -> None:
+    """Decide every clip of a manifest and write the kept ones as verified WebDataset shards."""
+    from curation.config import CurationConfig
+    from curation.display import outcome_table, plan_table, progress_display
+    from curation.ledger import read_ledger
+    from curation.preflight import prepare
+    from curation.run import Runner, connect
+
+    console = Console()
+    settings = config.load(CurationConfig, source, overrides or ())
+    prepared = prepare(settings, manifest, out, limit, all_statistics)
+    if plan:
+        console.print(plan_table(prepared))
+        return
+    if prepared.finished:
+        console.print(f"nothing to do: all {prepared.record.manifest.clips} clips of {manifest} are decided in {out}")
+    else:
+        connect(address)
+        with progress_display(console) as report:
+            Runner(prepared, report).run()
+    console.print(outcome_table(read_ledger(out, ["outcome", "rule", "error"])))
+
+
+@app.command(epilog="Example: faceloom verify dataset")
+def verify(dataset: DatasetFolder, as_json: AsJson = False) -> None:
+    """Recompute every checksum, shape and position of a dataset; exit 1 naming whatever differs."""
+    from shards.verify import verify as problems_of
+
+    problems = problems_of(dataset)
+    if as_json:
+        _print_json([vars(problem) for problem in problems])
+    else:
+        for problem in problems:
+            Console().print(str(problem), highlight=False, markup=False, soft_wrap=True)
+    if problems:
+        raise CheckFailed(f"{dataset}: {len(problems)} problems")
+    if not as_json:
+        Console().print(f"{dataset}: every file is as it was written")
+
+
+@app.command(epilog="Example: faceloom status dataset --clips")
+def status(
+    dataset: DatasetFolder,
+    clips: Annotated[bool, typer.Option("--clips", help="List every clip with its outcome.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """How far a run is, and how many clips met which outcome."""
+    from curation.display import outcome_counts, outcome_table, print_clips
+    from curation.ledger import read_ledger
+    from shards.dataset import DatasetRecord
+
+    record = DatasetRecord.load(dataset)
+    ledger = read_ledger(dataset)
+    if as_json:
+        counts = [{"outcome": o, "because": b, "clips": n} for o, b, n in outcome_counts(ledger)]
+        _print_json(
+            {"complete": record.complete, "clips": record.manifest.clips, "decided": len(ledger), "outcomes": counts}
+        )
+        return
+    console = Console()
+    state = "complete" if record.complete else "unfinished; the same `faceloom curate` command goes on with it"
+    console.print(f"{dataset}: {len(ledger)} of {record.manifest.clips} clips decided; {state}")
+    console.print(outcome_table(ledger))
+    if clips:
+        print_clips(ledger, console)
+
+
+@app.command(epilog="Example: faceloom demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for videos, manifest, dataset and contact sheets.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Run the whole chain on four small real videos and what is made of them (CPU, a few minutes)."""
+    from curation.demo import demo_clips, unexpected
+    from curation.display import print_clips
+    from curation.inspect import write_contact_sheets
+    from curation.ledger import read_ledger
+
+    console = Console()
+    models.fetch(_models_of("demo") + [name for name in models.files() if name.startswith("demo/")], console.print)
+    manifest, dataset, sheets = out / "manifest.parquet", out / "dataset", out / "contact-sheets"
+    _write_manifest(demo_clips(out / "videos"), manifest)
+    curate(manifest=manifest, out=dataset, source="demo")
+    verify(dataset)
+    ledger = read_ledger(dataset)
+    written = write_contact_sheets(dataset, sheets)
+    print_clips(ledger, console)
+    console.print("look at:")
+    for path in [*written, dataset / "shards", dataset / "ledger", out / "videos"]:
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    surprises = unexpected(ledger.to_pylist())
+    if surprises:
+        raise CheckFailed("the demo came out otherwise than it was made for:\n" + "\n".join(surprises))
+
+
 def _models_of(source: str) -> list[str]:
     from curation.config import CurationConfig
 
     return ["face_landmarker", config.load(CurationConfig, source).flow.model]
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
 
 
 def _state(local: models.LocalFile) -> str:

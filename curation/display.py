@@ -1,0 +1,122 @@
+"""What a run shows: a live line on a terminal, plain lines elsewhere, and tables of outcomes."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from curation.preflight import Plan
+from curation.run import Progress
+
+_PLAIN_EVERY_S = 10.0
+
+
+@contextmanager
+def progress_display(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A function to call with every :class:`Progress`: a live bar on a terminal, a line every 10 s otherwise."""
+    if not console.is_terminal:
+        last = time.monotonic()
+
+        def line(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PLAIN_EVERY_S:
+                last = time.monotonic()
+                console.print(_sentence(progress), highlight=False)
+
+        yield line
+        return
+    columns = (
+        TextColumn("curating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda p: bar.update(task, total=p.clips, completed=p.decided, description=_details(p))
+
+
+def _sentence(progress: Progress) -> str:
+    return f"{progress.decided} of {progress.clips} clips decided; {_details(progress)}"
+
+
+def _details(progress: Progress) -> str:
+    """Outcomes so far, clips in work, and the one that has been in work longest."""
+    kept = progress.outcomes["kept"]
+    failed = sum(n for label, n in progress.outcomes.items() if label.startswith("failed"))
+    rejected = progress.outcomes.total() - kept - failed
+    parts = [f"{kept} kept", f"{rejected} rejected", f"{failed} failed"]
+    parts += [f"{count} in {pool} work" for pool, count in progress.in_work.items() if count]
+    if progress.worker_deaths:
+        parts.append(f"{progress.worker_deaths} worker deaths")
+    if progress.oldest is not None:
+        clip, seconds = progress.oldest
+        if seconds > 60:
+            parts.append(f"oldest {clip} since {seconds:.0f} s")
+    return ", ".join(parts)
+
+
+def plan_table(plan: Plan) -> Table:
+    """The plan of a run, as ``--plan`` prints it."""
+    table = Table(title="plan", show_header=False, title_justify="left")
+    manifest = plan.record.manifest
+    for name, value in {
+        "manifest": f"{plan.manifest.path} ({plan.manifest.clips} clips)",
+        "clips": f"{manifest.clips} in {manifest.blocks} blocks of {manifest.block_clips}",
+        "done": f"{len(plan.done)} blocks",
+        "to do": f"{plan.blocks_left} blocks",
+        "output": str(plan.out),
+        "flow": f"{plan.config.flow.model}, scale {plan.config.flow.scale:g}, {plan.config.flow.iterations} iterations",
+        "face tokens": plan.config.face.encoder,
+        "crop": plan.config.crop.mode,
+        "all statistics": "yes" if plan.all_statistics else "no",
+        "run": plan.record.config_fingerprint,
+    }.items():
+        table.add_row(name, value)
+    return table
+
+
+def outcome_counts(ledger: pa.Table) -> list[tuple[str, str, int]]:
+    """``(outcome, rule or error, clips)``, largest first within kept, rejected, failed."""
+    because = pc.fill_null(pc.coalesce(ledger["rule"], ledger["error"]), "")
+    table = pa.table({"outcome": ledger["outcome"], "because": because})
+    counts = table.group_by(["outcome", "because"]).aggregate([("outcome", "count")]).to_pylist()
+    order = {"kept": 0, "rejected": 1, "failed": 2}
+    rows = [(row["outcome"], row["because"], row["outcome_count"]) for row in counts]
+    return sorted(rows, key=lambda row: (order[row[0]], -row[2], row[1]))
+
+
+def outcome_table(ledger: pa.Table) -> Table:
+    """How many clips met which outcome, by rule and by error."""
+    table = Table(title="outcomes", title_justify="left")
+    for column in ("outcome", "rule or error"):
+        table.add_column(column)
+    table.add_column("clips", justify="right")
+    for outcome, because, clips in outcome_counts(ledger):
+        table.add_row(outcome, because, str(clips))
+    return table
+
+
+def print_clips(ledger: pa.Table, console: Console) -> None:
+    """Every clip with its outcome, then every failure in full: for datasets small enough to read."""
+    table = Table(title="clips", title_justify="left")
+    for column in ("source", "outcome", "rule or error"):
+        table.add_column(column, overflow="fold")
+    for column in ("value", "threshold"):
+        table.add_column(column, justify="right")
+    rows = ledger.to_pylist()
+    for row in rows:
+        numbers = ["" if row[name] is None else f"{row[name]:.4g}" for name in ("value", "threshold")]
+        table.add_row(row["source_key"], row["outcome"], row["rule"] or row["error"] or "", *numbers)
+    console.print(table)
+    for row in rows:
+        if row["outcome"] == "failed":
+            text = f"failed in {row['stage']}: {row['source_key']}: {row['message']}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
