@@ -57,7 +57,7 @@ def follow(
     cuts = finder_of_cuts.cuts()
     starts[cuts] = True
     pose, metric = metric_landmarks(points, width, height, canonical)
-    found = np.isfinite(pose).all(axis=(1, 2))
+    found = np.asarray(np.isfinite(pose).all(axis=(1, 2)))
     return Track(LandmarkRecord(points, blendshapes, pose, found, width, height), metric, starts, len(cuts))
 
 

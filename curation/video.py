@@ -1,9 +1,11 @@
 """Video files: what is in them, when each frame is shown, and the pixels of the frames that are asked for.
 
-Two decoders read frames: decord first, PyAV when decord cannot (or would get the file wrong). On the same file they
-give the same pixels, so the choice never changes a result; the ledger records it all the same.
+Two decoders read frames: decord where it is known to be exact, PyAV everywhere else and when decord fails. Where both
+are exact they give the same pixels, so the choice never changes a result; the ledger records it all the same.
 """
 
+import itertools
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Literal
 import av
 import cv2
 import numpy as np
+from pydantic import Field
 
 from faceloom.config import Section
 
@@ -21,8 +24,8 @@ _CHUNK = 8  # frames decord converts at once; bounds memory at 4K to 200 MB
 class VideoConfig(Section):
     """How frames are sampled in time (SkyReels-A1 §5.1: 49 frames at 12 fps)."""
 
-    fps: float = 12.0
-    max_fps: float = 16.0
+    fps: float = Field(12.0, gt=0)
+    max_fps: float = Field(16.0, gt=0)
     """Clips of 3 to 4 s are sampled faster than ``fps``, up to this, so that they still fill 49 frames."""
     max_repeated_share: float = 0.3
     """Largest share of sampled frames that merely repeat the one before (sources slower than ``fps``)."""
@@ -57,7 +60,9 @@ class Probe:
     """What a video file says of itself.
 
     ``width`` and ``height`` are in displayed pixels: after rotation metadata, and with square pixels. ``pts_s[N]`` is
-    the presentation time of every frame in seconds, ascending and not shifted to 0.
+    the presentation time of every frame in seconds, ascending and not shifted to 0. ``timed`` is False where the format
+    knows no presentation times (AVI, raw streams): there ``pts_s`` is made up, and frame k is the k-th that is decoded.
+    ``decord_exact`` says whether decord gives the pixels of the very frames it is asked for.
     """
 
     path: str
@@ -68,11 +73,14 @@ class Probe:
     codec: str
     pixel_format: str
     has_audio: bool
+    timed: bool
+    decord_exact: bool
 
     @property
     def fps(self) -> float:
         """Median frame rate; 0 for a single frame."""
-        return float(1.0 / np.median(np.diff(self.pts_s))) if len(self.pts_s) > 1 else 0.0
+        step = float(np.median(np.diff(self.pts_s))) if len(self.pts_s) > 1 else 0.0
+        return 1.0 / step if step > 0 else 0.0
 
     @property
     def duration_s(self) -> float:
@@ -86,54 +94,77 @@ def probe(path: str) -> Probe:
     Raises a :class:`VideoError` whose class tells missing, empty, no video stream, truncated and unreadable apart.
     """
     file = Path(path)
-    if not file.exists():
-        raise NotAFileError(f"{path} does not exist; restore the file or remove it from the manifest")
-    if not file.is_file():
-        raise NotAFileError(f"{path} is not a regular file; remove it from the manifest")
     try:
-        size = file.stat().st_size
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAFileError(f"{path} is not a regular file; remove it from the manifest")
         with file.open("rb"):
             pass
+    except FileNotFoundError:
+        raise NotAFileError(f"{path} does not exist; restore the file or remove it from the manifest") from None
     except PermissionError:
         raise NotAFileError(f"{path} may not be read by this user; fix its permissions") from None
-    if size == 0:
+    except OSError as error:
+        raise NotAFileError(
+            f"{path} cannot be read ({error.strerror}); restore it or remove it from the manifest"
+        ) from None
+    if status.st_size == 0:
         raise EmptyFileError(f"{path} has zero bytes; download it again or remove it from the manifest")
     try:
-        with av.open(path) as container:
-            return _probe(container, path)
+        container = av.open(path)
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__
-        if file.suffix.lower() in {".mp4", ".mov", ".m4v"} and isinstance(error, av.InvalidDataError):
+        if file.suffix.lower() in {".mp4", ".mov", ".m4v"} and isinstance(error, av.InvalidDataError | av.EOFError):
             raise TruncatedVideoError(
                 f"{path} has no readable movie table ({reason}): it is cut short or no video; download it again"
             ) from None
         raise UnreadableVideoError(f"{path} cannot be opened: {reason}; re-encode or remove it") from None
+    with container:
+        try:
+            return _probe(container, path)
+        except av.FFmpegError as error:
+            reason = error.strerror or type(error).__name__
+            raise UnreadableVideoError(f"{path} cannot be decoded: {reason}; re-encode or remove it") from None
+
+
+@dataclass(frozen=True)
+class _Packet:
+    pts: int | None
+    dts: int | None
+    is_keyframe: bool
+    is_discard: bool
 
 
 def _probe(container: av.container.InputContainer, path: str) -> Probe:
-    pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not pictures:
+    stream = _pictures(container)
+    if stream is None:
         raise NoVideoStreamError(f"{path} has no video stream; remove it from the manifest")
-    stream = container.streams.best("video") or pictures[0]
-    if stream not in pictures:
-        stream = pictures[0]
-    assert isinstance(stream, av.VideoStream)
-    stream.thread_count = 1
+    if stream.codec_context is None:
+        raise UnreadableVideoError(f"{path}: FFmpeg has no decoder for its video stream; re-encode or remove it")
     promised = stream.frames
-    packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+    packets: list[_Packet] = []
+    first: av.VideoFrame | None = None
+    reason = "it holds none"
+    for packet in container.demux(stream):
+        # The last packet of a file that is cut inside it is there, but short.
+        if packet.size and not (promised and packet.is_corrupt):
+            packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+        if first is None:
+            try:
+                first = next(iter(stream.codec_context.decode(packet)), None)
+            except av.FFmpegError as error:
+                reason = error.strerror or type(error).__name__
     if len(packets) < promised:
         raise TruncatedVideoError(
             f"{path} is cut short: {len(packets)} of the {promised} frames its table lists are there; download it again"
         )
-    times = [float(p.pts * p.time_base) if p.pts is not None and p.time_base else None for p in packets]
-    container.seek(0)
-    first = next(container.decode(stream), None)
     if first is None:
-        raise UnreadableVideoError(f"{path}: no frame of its video stream can be decoded; re-encode or remove it")
-    if any(t is None for t in times):
-        # Formats without presentation times (AVI, raw streams) run at their nominal rate.
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        times = [i / rate for i in range(len(times))]
+        raise UnreadableVideoError(
+            f"{path}: no frame of its video stream can be decoded ({reason}); re-encode or remove it"
+        )
+    # Frames before an edit list's start are in the file for the sake of those that refer to them; they are not shown.
+    shown = [packet for packet in packets if not packet.is_discard]
+    pts_s, timed = _times(shown, stream, container.format.name)
     width, height = stream.width, stream.height
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
@@ -141,28 +172,79 @@ def _probe(container: av.container.InputContainer, path: str) -> Probe:
     rotation = first.rotation % 360
     if rotation in (90, 270):
         width, height = height, width
+    pixel_format = stream.codec_context.pix_fmt or "unknown"
     return Probe(
         path=path,
         width=width,
         height=height,
         rotation_deg=rotation,
-        pts_s=np.sort(np.array(times, np.float64)),
+        pts_s=pts_s,
         codec=stream.codec_context.name,
-        pixel_format=stream.codec_context.pix_fmt or "unknown",
+        pixel_format=pixel_format,
         has_audio=bool(container.streams.audio),
+        timed=timed,
+        decord_exact=(
+            rotation == 0
+            and timed
+            and container.format.name.startswith(_INDEXED_FORMATS)
+            and pixel_format in _SAME_PIXELS
+            and stream.width % 2 == stream.height % 2 == 0
+            and _groups_closed(packets)
+        ),
     )
+
+
+# Where a seek lands exactly on a keyframe. In an MPEG transport stream it does not, and decord returns other frames.
+_INDEXED_FORMATS = ("mov,", "matroska,")
+# 8-bit formats that decord and PyAV turn into the same RGB; they interpolate the chroma of others differently.
+_SAME_PIXELS = frozenset(
+    {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "rgb24", "gray"}
+)
+
+
+def _pictures(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The stream of moving pictures, set to one thread; None where there is at most cover art."""
+    moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not moving:
+        return None
+    best = container.streams.best("video")
+    stream = best if isinstance(best, av.VideoStream) and best in moving else moving[0]
+    if stream.codec_context is not None:
+        stream.thread_count = 1
+    return stream
+
+
+def _times(packets: list[_Packet], stream: av.VideoStream, format_name: str) -> tuple[np.ndarray, bool]:
+    """Presentation times of all frames in seconds, ascending, and whether the file itself states them."""
+    # FFmpeg gives AVI packets presentation times, but for reordered frames they are guesses.
+    timed = format_name != "avi" and all(packet.pts is not None for packet in packets)
+    ticks = [packet.pts if timed else packet.dts for packet in packets]
+    if stream.time_base and all(tick is not None for tick in ticks):
+        return np.sort(np.array(ticks, np.float64)) * float(stream.time_base), timed
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    return np.arange(len(packets)) / rate, timed
+
+
+def _groups_closed(packets: list[_Packet]) -> bool:
+    """Whether every keyframe is shown after all that are stored before it and before all that are stored after it.
+
+    decord takes a keyframe's place in the file for its place in time, so after a seek into an open group of pictures
+    it would return neighbouring frames.
+    """
+    rank = np.argsort(np.argsort([packet.pts or 0 for packet in packets], kind="stable"), kind="stable")
+    return all(rank[i] == i for i, packet in enumerate(packets) if packet.is_keyframe)
 
 
 class FrameReader:
     """Pixels of chosen frames, in display orientation.
 
-    ``decoder`` names the library that served the last frames. decord is not tried on rotated sources (it returns them
-    with a fourth channel) nor where its frame count differs from the container's (indices would mean other frames).
+    ``decoder`` names the library that served the last frames. decord is tried only where it is exact
+    (:class:`Probe`) and counts as many frames as the container (else indices would mean other frames).
     """
 
     def __init__(self, probed: Probe) -> None:
         self._probe = probed
-        self._decord = None if probed.rotation_deg else _open_decord(probed)
+        self._decord = _open_decord(probed) if probed.decord_exact else None
         self.decoder: Literal["decord", "pyav"] = "decord" if self._decord is not None else "pyav"
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
@@ -194,27 +276,54 @@ class FrameReader:
         return frame
 
     def _pyav(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        if self._probe.timed and wanted[0] > 0:
+            with av.open(self._probe.path) as container:
+                decoded = self._decoded_from(container, wanted[0])
+                if decoded is not None:
+                    yield from self._chosen(decoded, wanted)
+                    return
+        with av.open(self._probe.path) as container:
+            stream = _pictures(container)
+            assert stream is not None
+            yield from self._chosen(container.decode(stream), wanted)
+
+    def _decoded_from(self, container: av.container.InputContainer, index: int) -> Iterator[av.VideoFrame] | None:
+        """The frames from ``index``, or some before it, on; None where the file cannot be entered there."""
+        stream = _pictures(container)
+        assert stream is not None
+        assert stream.time_base is not None
+        time_s = float(self._probe.pts_s[index])
+        try:
+            container.seek(int((time_s - self._half_s) / float(stream.time_base)), stream=stream)
+            decoded = container.decode(stream)
+            first = next(decoded, None)
+        except av.FFmpegError:
+            return None
+        if first is None or first.time is None or first.time > time_s + _SAME_INSTANT_S:
+            return None
+        return itertools.chain([first], decoded)
+
+    @property
+    def _half_s(self) -> float:
+        return 0.5 / self._probe.fps if self._probe.fps else 0.5
+
+    def _chosen(self, decoded: Iterator[av.VideoFrame], wanted: list[int]) -> Iterator[np.ndarray]:
+        """Of the frames ``decoded`` in order of presentation, the pixels of those at ``wanted``."""
         times = self._probe.pts_s[wanted]
-        half = 0.5 / self._probe.fps if self._probe.fps else 0.5
         pending = 0
         try:
-            with av.open(self._probe.path) as container:
-                stream = container.streams.best("video") or container.streams.video[0]
-                assert isinstance(stream, av.VideoStream)
-                stream.thread_count = 1
-                if stream.time_base and wanted[0] > 0:
-                    container.seek(int((times[0] - half) / float(stream.time_base)), stream=stream)
-                for ordinal, frame in enumerate(container.decode(stream)):
-                    shown = frame.time if frame.time is not None else float(self._probe.pts_s[ordinal])
-                    pixels = None
-                    while pending < len(wanted) and shown > times[pending] - 1e-4:
-                        if shown > times[pending] + 2 * half:
-                            break
-                        pixels = frame.to_ndarray(format="rgb24") if pixels is None else pixels
-                        yield pixels
-                        pending += 1
-                    if pending == len(wanted):
-                        return
+            for ordinal, frame in enumerate(decoded):
+                stated = self._probe.timed and frame.time is not None
+                shown = frame.time if stated else float(self._probe.pts_s[min(ordinal, len(self._probe.pts_s) - 1)])
+                pixels = None
+                while pending < len(wanted) and shown > times[pending] - _SAME_INSTANT_S:
+                    if shown > times[pending] + 2 * self._half_s:
+                        break
+                    pixels = frame.to_ndarray(format="rgb24") if pixels is None else pixels
+                    yield pixels
+                    pending += 1
+                if pending == len(wanted):
+                    return
         except av.FFmpegError as error:
             raise UnreadableVideoError(
                 f"{self._probe.path}: decoding stops at {times[pending]:.2f} s ({error.strerror}); "
@@ -225,12 +334,16 @@ class FrameReader:
         )
 
 
+_SAME_INSTANT_S = 1e-4
+
+
 def _open_decord(probed: Probe):  # type: ignore[no-untyped-def]
     import decord
 
     try:
         # One thread: workers are parallel already, and results must not depend on how many cores a node has.
-        reader = decord.VideoReader(probed.path, num_threads=1)
+        # Any frame it would replace by a neighbour is an error, so that PyAV is asked instead.
+        reader = decord.VideoReader(probed.path, num_threads=1, fault_tol=1e-9)
     except Exception as error:
         if not _is_decord_error(error):
             raise
@@ -278,4 +391,4 @@ def sample_indices(pts_s: np.ndarray, fps: float) -> np.ndarray:
     instants = pts_s[0] + np.arange(count) / fps
     right = np.clip(np.searchsorted(pts_s, instants), 1, len(pts_s) - 1)
     earlier = instants - pts_s[right - 1] <= pts_s[right] - instants + 1e-9
-    return np.where(earlier, right - 1, right)
+    return np.asarray(np.where(earlier, right - 1, right))
