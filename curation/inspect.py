@@ -1,0 +1,210 @@
+"""Contact sheets: one picture a kept clip that shows what its sample holds, read back from the shard.
+
+Frames with their landmarks, the same frames under the loss weight, the aligned face, the reference frame, provenance and
+every statistic. What is wrong with a sample is seen here or nowhere before training.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from curation.flow import CELL, DELTA, STRIDE, weight
+from curation.sample_video import decode_sample
+from curation.statistics import STATISTICS
+from faceloom.errors import UserError
+from landmarks.drawing import draw_on
+from landmarks.record import dequantise, to_crop
+from shards.dataset import LEDGER_FOLDER, DatasetRecord, index_path, tar_path
+from shards.index import DamageError, read_field, read_index
+from shards.schema import FRAMES, HEIGHT, WIDTH, decode_field
+from shards.storage import make_folder, write_atomic
+
+Picture = NDArray[np.uint8]
+
+_STEP = 2 * STRIDE
+"""Frames between those shown; a multiple of a latent's, so that each stands at the end of a latent of its own."""
+_THUMB_HEIGHT, _THUMB_WIDTH = 176, 264
+_BIG = 384
+_GAP = 8
+_LINE = 20
+_COLUMNS = 3
+_LEDGER_COLUMNS = ["clip_id", "source_key", "outcome", "rule", "value", "threshold", "stage", "error", "message"]
+_BACKGROUND, _INK, _FAINT = (250, 250, 248), (25, 25, 25), (120, 120, 120)
+
+
+def contact_sheet(dataset: Path, clip_id: str) -> Picture:
+    """The sheet of one kept clip, RGB ``[H, W, 3]``.
+
+    Raises :class:`UserError` saying why there is none: no such clip, not kept, or a damaged shard.
+    """
+    return draw_sheet(next(_samples(dataset, clip_id)))
+
+
+def write_contact_sheets(dataset: Path, out: Path, clip: str | None = None) -> list[Path]:
+    """Write ``out/<clip_id>.png`` for every kept clip, or for those that ``clip`` names: a clip id or a source key.
+
+    Raises :class:`UserError` as :func:`contact_sheet` does.
+    """
+    written = []
+    try:
+        for sample in _samples(dataset, clip):
+            make_folder(out.absolute())
+            path = out / f"{sample['meta.json']['clip_id']}.png"
+            png = cv2.imencode(".png", draw_sheet(sample)[..., ::-1])[1]
+            write_atomic(path, bytes(png))
+            written.append(path)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}") from None
+    return written
+
+
+def draw_sheet(sample: Mapping[str, Any]) -> Picture:
+    """The sheet of a sample, given its fields decoded by the schema; RGB ``[H, W, 3]``."""
+    meta = sample["meta.json"]
+    video = decode_sample(sample["video.mp4"])
+    points = dequantise(sample["landmarks.u16.npy"])
+    points_px = to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
+    weights = weight(sample["flow.npy"], meta["flow"]["p995"])
+    shown = range(0, FRAMES, _STEP)
+
+    heading = _heading(meta)
+    top = 2 * _GAP + _LINE * (len(heading) + 1)
+    row = _THUMB_HEIGHT + _LINE + _GAP
+    width = _GAP + len(shown) * (_THUMB_WIDTH + _GAP)
+    statistics_height = _LINE * (1 - len(STATISTICS) // -_COLUMNS)
+    height = top + 2 * row + _LINE + max(_BIG, statistics_height) + _GAP
+    sheet: Picture = np.full((height, width, 3), _BACKGROUND, np.uint8)
+
+    _text(sheet, _GAP, _GAP, f"{meta['clip_id']}   {meta['dataset']}: {meta['source_key']}", size=18, bold=True)
+    for i, line in enumerate(heading, 1):
+        _text(sheet, _GAP, _GAP + 4 + i * _LINE, line)
+    for i, frame in enumerate(shown):
+        x = _GAP + i * (_THUMB_WIDTH + _GAP)
+        _paste(sheet, x, top, draw_on(_thumb(video[frame]), points_px[frame] * (_THUMB_WIDTH / WIDTH)))
+        _text(sheet, x, top + _THUMB_HEIGHT, _frame_caption(meta, frame), _FAINT)
+        latent = frame // STRIDE
+        _paste(sheet, x, top + row, _thumb(_heat(video[frame], weights[latent])))
+        caption = f"latent {latent}, mean weight {weights[latent].mean():.2f}"
+        _text(sheet, x, top + row + _THUMB_HEIGHT, caption, _FAINT)
+
+    y = top + 2 * row
+    reference_x = 2 * _GAP + _BIG
+    _paste(sheet, _GAP, y, _resized(_read_jpeg(sample["face.jpg"]), _BIG, _BIG))
+    _text(sheet, _GAP, y + _BIG, f"face, from frame {meta['face_frame']}", _FAINT)
+    _paste(sheet, reference_x, y, _resized(_read_jpeg(sample["reference.jpg"]), _BIG, _BIG * WIDTH // HEIGHT))
+    _text(sheet, reference_x, y + _BIG, f"reference, frame {meta['reference_frame']}", _FAINT)
+    statistics_x = reference_x + _BIG * WIDTH // HEIGHT + 2 * _GAP
+    _statistics(sheet, statistics_x, y, meta["statistics"])
+    return sheet
+
+
+def _heading(meta: Mapping[str, Any]) -> Sequence[str]:
+    x, y, w, h = meta["crop_xywh"]
+    x0, x1 = meta["valid_x0x1"]
+    flow = meta["flow"]
+    bars = "" if (x0, x1) == (0, WIDTH) else f", content in columns {x0} to {x1}"
+    return (
+        f"licence {meta['licence']}   person {meta['person_id'] or 'not known'}   "
+        f"{meta['n_valid']} of {FRAMES} frames are the clip's own, at {meta['fps']:.4g} fps",
+        f"crop {w:g} × {h:g} at ({x:g}, {y:g}) of {meta['source_wh'][0]} × {meta['source_wh'][1]} px, "
+        f"{meta['crop_mode']}{bars}",
+        f"flow {flow['model']}, scale {flow['scale']:g}, {flow['iterations']} iterations, p99.5 {flow['p995']:.3g} px   "
+        f"face tokens {meta['face_encoder']}",
+        f"first row: landmarks on frames of the sample; second row: their loss weight, 1 (black) to {1 + DELTA} (yellow)",
+    )
+
+
+def _frame_caption(meta: Mapping[str, Any], frame: int) -> str:
+    note = ", repeated" if frame >= meta["n_valid"] else "" if meta["found"][frame] else ", landmarks interpolated"
+    return f"frame {frame}, {meta['pts_s'][frame]:.2f} s{note}"
+
+
+def _heat(frame: Picture, weights: np.ndarray) -> Picture:
+    """The frame in grey under its loss weight ``[60, 90]``, 1 … 1 + δ as black … yellow."""
+    full = np.kron(weights, np.ones((CELL, CELL), np.float32))
+    colours = cv2.applyColorMap(((full - 1) / DELTA * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    mixed: Picture = cv2.addWeighted(grey, 0.4, np.ascontiguousarray(colours), 0.6, 0)
+    return mixed
+
+
+def _statistics(sheet: Picture, x: int, y: int, values: Mapping[str, float]) -> None:
+    rows = -(len(STATISTICS) // -_COLUMNS)
+    pitch = (sheet.shape[1] - x) // _COLUMNS
+    for i, statistic in enumerate(STATISTICS.values()):
+        left, line = x + i // rows * pitch, y + i % rows * _LINE
+        value = values.get(statistic.name)
+        _text(sheet, left, line, statistic.name)
+        _text(sheet, left + 180, line, "-" if value is None else f"{value:.4g}")
+        _text(sheet, left + 235, line, statistic.unit, _FAINT)
+
+
+def _samples(dataset: Path, clip: str | None) -> Iterator[dict[str, Any]]:
+    """The decoded fields of the kept clips that ``clip`` names, or of all; at least one, or :class:`UserError`."""
+    try:
+        for part, clip_id in _kept(dataset, clip):
+            tar, index = tar_path(dataset, part), read_index(index_path(dataset, part))
+            entries = [entry for entry in index.entries if entry.key == clip_id]
+            yield {entry.field: decode_field(entry.field, read_field(tar, entry)) for entry in entries}
+    except (DamageError, ValueError) as error:
+        raise UserError(f"{error}; see what else is damaged with: faceloom verify {dataset}") from None
+
+
+def _kept(dataset: Path, clip: str | None) -> Iterator[tuple[int, str]]:
+    """Part and id of the clips asked for, from the ledger, which also knows why a clip has no sample."""
+    DatasetRecord.load(dataset)
+    named = None if clip is None else (pc.field("clip_id") == clip) | (pc.field("source_key") == clip)
+    refused: list[str] = []
+    kept = 0
+    for fragment in sorted((dataset / LEDGER_FOLDER).glob("part-*.parquet")):
+        for row in pq.read_table(fragment, columns=_LEDGER_COLUMNS, filters=named).to_pylist():
+            if row["outcome"] == "kept":
+                kept += 1
+                yield int(fragment.stem.removeprefix("part-")), row["clip_id"]
+            elif clip is not None:
+                refused.append(_why_not(row))
+    if refused and not kept:
+        raise UserError(f"{clip} has no sample in {dataset}: {refused[0]}; give a kept clip, or none to see them all")
+    if not kept:
+        raise UserError(
+            f"{dataset} holds no {'kept clip yet' if clip is None else f'clip {clip}, by id or source key'}"
+        )
+
+
+def _why_not(row: Mapping[str, Any]) -> str:
+    if row["outcome"] == "rejected":
+        return f"it was rejected by rule {row['rule']} ({row['value']:.4g}, threshold {row['threshold']:.4g})"
+    return f"it failed in stage {row['stage']} ({row['error']}: {row['message']})"
+
+
+def _read_jpeg(data: bytes) -> Picture:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError("a JPEG of the sample cannot be decoded")
+    return np.asarray(image, np.uint8)
+
+
+def _thumb(image: Picture) -> Picture:
+    return _resized(image, _THUMB_HEIGHT, _THUMB_WIDTH)
+
+
+def _resized(image: Picture, height: int, width: int) -> Picture:
+    small: Picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return small
+
+
+def _paste(sheet: Picture, x: int, y: int, image: Picture) -> None:
+    sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+
+
+def _text(
+    sheet: Picture, x: int, y: int, text: str, colour: tuple[int, int, int] = _INK, size: int = 13, bold: bool = False
+) -> None:
+    """Write one line whose top left corner is ``x, y``, any script."""
+    cv2.putText(sheet, text, (x, y + size + 2), colour, cv2.FontFace("sans"), size, 600 if bold else 400)
