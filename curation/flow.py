@@ -243,23 +243,26 @@ def group_49_to_13(pooled: np.ndarray) -> np.ndarray:
     return np.concatenate([by_frame[:1], later])
 
 
-def clip_flow(frames: np.ndarray, valid_x0x1: tuple[int, int], estimator: FlowEstimator) -> FlowResult:
+def clip_flow(frames: np.ndarray, valid_x0x1: tuple[int, int], n_valid: int, estimator: FlowEstimator) -> FlowResult:
     """Foreground flow of a sample video.
 
     ``frames`` uint8 [49, 480, 720, 3] RGB; content lies in columns x0 ≤ x < x1, the rest is black bars. RAFT, τ and
     every statistic see the content alone, so bars change nothing inside it; outside it the flow is 0, also within a
-    cell that the edge of the content divides. The clip's ``p995`` is an exact quantile (linear interpolation) over the
-    content pixels of all pairs, background zeros included.
+    cell that the edge of the content divides. Only the first ``n_valid`` ≥ 2 frames are the clip's own: the flow between
+    the repeats that follow them is 0 by definition, and counts for nothing. The clip's ``p995`` is an exact quantile
+    (linear interpolation) over the content pixels of all pairs of its own frames, background zeros included.
     """
     x0, x1 = valid_x0x1
     count, height, width = len(frames) - 1, *frames.shape[1:3]
     if not 0 <= x0 < x1 <= width:
         raise ValueError(f"content columns {x0}..{x1} do not lie within a frame {width} px wide")
-    content = np.empty((count, height, x1 - x0), np.float32)
-    pooled = np.empty((count, height // CELL, width // CELL), np.float32)
-    pairs = np.empty((count, 4), np.float32)
+    if not 2 <= n_valid <= len(frames):
+        raise ValueError(f"n_valid is {n_valid}, not between 2 and the number of frames, {len(frames)}")
+    content = np.empty((n_valid - 1, height, x1 - x0), np.float32)
+    pooled = np.zeros((count, height // CELL, width // CELL), np.float32)
+    pairs = np.zeros((count, 4), np.float32)
     full = np.zeros((height, width), np.float32)
-    for i, flow in enumerate(estimator.pairs(frames[:, :, x0:x1])):
+    for i, flow in enumerate(estimator.pairs(frames[:n_valid, :, x0:x1])):
         content[i], stats = foreground(np.hypot(flow[..., 0], flow[..., 1]))
         full[:, x0:x1] = content[i]
         pooled[i] = pool(full)

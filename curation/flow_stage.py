@@ -46,10 +46,8 @@ def finish(
 
     with clock.stage("flow"):
         frames = decode_sample(fields["video.mp4"])
-        result = clip_flow(frames, tuple(meta["valid_x0x1"]), tools.estimator)
-        # A repeated last frame does not move; it must not dilute what is measured.
-        pairs = result.pairs[: max(1, n_valid - 1)]
-        statistics |= {"flow_mean_px": float(pairs[:, 0].mean()), "flow_p995_px": result.p995}
+        result = clip_flow(frames, tuple(meta["valid_x0x1"]), n_valid, tools.estimator)
+        statistics |= {"flow_mean_px": float(result.pairs[: n_valid - 1, 0].mean()), "flow_p995_px": result.p995}
 
     with clock.stage("identity"):
         points = dequantise(decode_field("landmarks.u16.npy", fields["landmarks.u16.npy"]))

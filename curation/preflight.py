@@ -17,6 +17,7 @@ from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from faceloom.models import model_path, sha256_of
 from shards.dataset import RECORD_NAME, DatasetRecord, ManifestSummary, ledger_path
+from shards.schema import FACE_DIM, FACE_TOKENS
 from shards.storage import make_folder
 
 _PROBED_FILES = 20
@@ -129,6 +130,11 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
     landmarker = sha256_of("face_landmarker")
     flow = {key: value for key, value in sections["flow"].items() if key != "device"}
     encoder = face_encoder(config.face)
+    if encoder is not None and encoder.shape != (FACE_TOKENS, FACE_DIM):
+        raise UserError(
+            f"face.siglip_model: {config.face.siglip_model!r} gives tokens of {list(encoder.shape)}, the projector takes "
+            f"{[FACE_TOKENS, FACE_DIM]}; use google/siglip-so400m-patch14-384"
+        )
     tokens = {"face_tokens": encoder.fingerprint} if encoder is not None else {}
     return {
         "video": fingerprint(version=__version__, choice=choice, face_landmarker=landmarker),

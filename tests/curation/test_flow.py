@@ -146,14 +146,14 @@ def test_grouping_equals_a_slow_loop_over_the_frames_of_each_latent(values):
 
 def test_clip_flow_has_the_shapes_and_types_of_a_sample():
     frames = np.random.default_rng(0).integers(0, 256, (49, 480, 720, 3), np.uint8)
-    result = flow.clip_flow(frames, (0, 720), FakeEstimator())
+    result = flow.clip_flow(frames, (0, 720), 49, FakeEstimator())
     assert (result.flow.shape, result.flow.dtype) == ((13, 60, 90), np.float16)
     assert (result.pairs.shape, result.pairs.dtype) == ((48, 4), np.float32)
 
 
 def test_the_clip_scale_is_the_quantile_of_the_full_resolution_foreground():
     frames = np.random.default_rng(0).integers(0, 256, (5, 16, 24, 3), np.uint8)
-    result = flow.clip_flow(frames, (0, 24), FakeEstimator())
+    result = flow.clip_flow(frames, (0, 24), 5, FakeEstimator())
     F = [flow.foreground(np.hypot(*np.moveaxis(f, -1, 0)))[0] for f in FakeEstimator().pairs(frames)]
     assert result.p995 == pytest.approx(np.percentile(np.stack(F), 99.5))
 
@@ -163,8 +163,8 @@ def test_bars_change_nothing_inside_the_content():
     barred = np.zeros((5, 128, 320, 3), np.uint8)
     barred[:, :, 80:240] = content
     subject = estimator(iterations=2)
-    plain = flow.clip_flow(content, (0, 160), subject)
-    padded = flow.clip_flow(barred, (80, 240), subject)
+    plain = flow.clip_flow(content, (0, 160), 5, subject)
+    padded = flow.clip_flow(barred, (80, 240), 5, subject)
     assert np.array_equal(padded.flow[:, :, 10:30], plain.flow)
     assert not padded.flow[:, :, :10].any()
     assert not padded.flow[:, :, 30:].any()
@@ -172,9 +172,20 @@ def test_bars_change_nothing_inside_the_content():
     assert padded.p995 == plain.p995
 
 
+def test_repeats_of_the_last_frame_do_not_move_and_do_not_count():
+    rng = np.random.default_rng(0)
+    own = rng.integers(0, 256, (4, 16, 24, 3), np.uint8)
+    padded = np.concatenate([own, np.repeat(own[-1:], 5, axis=0)])
+    result = flow.clip_flow(padded, (0, 24), 4, FakeEstimator())
+    assert not result.pairs[3:].any()
+    assert not result.flow[2:].any()
+    F = [flow.foreground(np.hypot(*np.moveaxis(f, -1, 0)))[0] for f in FakeEstimator().pairs(own)]
+    assert result.p995 == pytest.approx(np.percentile(np.stack(F), 99.5))
+
+
 def test_content_outside_the_frame_is_refused():
     with pytest.raises(ValueError, match=r"columns 8\.\.32"):
-        flow.clip_flow(np.zeros((5, 16, 24, 3), np.uint8), (8, 32), FakeEstimator())
+        flow.clip_flow(np.zeros((5, 16, 24, 3), np.uint8), (8, 32), 5, FakeEstimator())
 
 
 def test_eq_7_taken_literally_weights_nothing():
