@@ -1,16 +1,20 @@
 """The sample's own video: 49 frames, H.264 in MP4, with the clip's sound where it has any."""
 
 import io
+import itertools
 import platform
 from collections.abc import Iterator
 from fractions import Fraction
 
 import av
 import numpy as np
+from pydantic import Field
 
 from faceloom.config import Section
 
 _AUDIO_RATE = 48_000
+# A frame this far from where the sound before it ends was recorded after a pause; less is rounding and the resampler's delay.
+_GAP_S = 0.05
 # ITU-T H.273 code points for BT.601, which is what an RGB frame of this size is converted to.
 _BT601 = 6
 # x264 with AVX-512 gives other bytes from run to run (its macroblock tree; seen with core 165). Held to SSE4.2 it repeats
@@ -21,7 +25,7 @@ _X264_PARAMS = "threads=1" + (":asm=sse4.2" if platform.machine() in {"x86_64", 
 class SampleVideoConfig(Section):
     """How the sample video is compressed."""
 
-    crf: int = 14
+    crf: int = Field(14, ge=0, le=51)
     """x264's constant rate factor; 14 is visually lossless."""
     preset: str = "medium"
 
@@ -65,7 +69,7 @@ def encode_sample(frames: np.ndarray, fps: float, sound: np.ndarray | None, conf
 
 def decode_sample(video: bytes) -> np.ndarray:
     """All frames of a sample video, uint8 RGB ``[T, H, W, 3]``."""
-    with av.open(io.BytesIO(video)) as container:
+    with av.open(io.BytesIO(video), "r") as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
@@ -74,7 +78,7 @@ def decode_sample(video: bytes) -> np.ndarray:
 def read_sound(path: str, start_s: float, duration_s: float) -> np.ndarray | None:
     """Sound of ``[start_s, start_s + duration_s)`` in the container's clock, float32 ``[1 or 2, N]`` at 48 kHz.
 
-    Silence fills where the track begins later or ends earlier. None when the file has no sound there. Raises
+    Silence fills where the track begins later, pauses or ends earlier. None when the file has no sound there. Raises
     ``av.FFmpegError`` when its audio cannot be decoded.
     """
     count = round(duration_s * _AUDIO_RATE)
@@ -82,7 +86,9 @@ def read_sound(path: str, start_s: float, duration_s: float) -> np.ndarray | Non
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):
             return None
-        stream.thread_count = 1
+        if stream.codec_context is None:
+            raise av.DecoderNotFoundError(0, "no decoder for its sound", path)
+        stream.codec_context.thread_count = 1
         channels = min(2, stream.codec_context.channels)
         sound = np.zeros((channels, count), np.float32)
         heard = False
@@ -103,12 +109,18 @@ def read_sound(path: str, start_s: float, duration_s: float) -> np.ndarray | Non
 def _resampled(
     container: av.container.InputContainer, stream: av.AudioStream, channels: int
 ) -> Iterator[tuple[float, np.ndarray]]:
-    resampler = av.AudioResampler(format="fltp", layout="mono" if channels == 1 else "stereo", rate=_AUDIO_RATE)
+    layout = "mono" if channels == 1 else "stereo"
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=_AUDIO_RATE)
     time_s: float | None = None
-    for frame in container.decode(stream):
-        if time_s is None:
-            time_s = frame.time if frame.time is not None else 0.0
+    for frame in itertools.chain(container.decode(stream), [None]):
+        if frame is not None:
+            stated = frame.time
+            if time_s is None:
+                time_s = stated or 0.0
+            elif stated is not None and abs(stated - time_s) > _GAP_S:
+                time_s = stated
         for block in resampler.resample(frame):
             samples = block.to_ndarray()
+            assert time_s is not None
             yield time_s, samples
             time_s += samples.shape[1] / _AUDIO_RATE
