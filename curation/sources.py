@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+_CLIP_COLUMNS = [name for name in SCHEMA.names if name != "clip_id"]
 _ROW_GROUP = 65_536
 
 
@@ -49,7 +50,9 @@ class Clip:
     @property
     def clip_id(self) -> str:
         """16 hex digits: a hash of dataset, source key and span, so that it outlives moves and re-ingestion."""
-        identity = f"{self.dataset}\0{self.source_key}\0{self.t0_s!r}\0{self.t1_s!r}"
+        # float(): 2 and numpy's 2.0 are the span that is read back from the manifest as 2.0.
+        t1_s = None if self.t1_s is None else float(self.t1_s)
+        identity = f"{self.dataset}\0{self.source_key}\0{float(self.t0_s)!r}\0{t1_s!r}"
         return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 
 
@@ -80,9 +83,8 @@ class Manifest:
         left = self.clips if limit is None else min(limit, self.clips)
         pending: list[Clip] = []
         with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=max(size, 1024)):
+            for batch in file.iter_batches(batch_size=max(size, 1024), columns=_CLIP_COLUMNS):
                 for row in batch.to_pylist()[:left]:
-                    row.pop("clip_id")
                     pending.append(Clip(**row))
                     left -= 1
                     if len(pending) == size:
@@ -119,4 +121,6 @@ def _refuse_repeats(table: pa.Table, label: str) -> None:
     repeated = counts.filter(pc.greater(counts["clip_id_count"], 1))
     if repeated.num_rows:
         names = ", ".join(repeated["source_key_min"].to_pylist()[:3])
-        raise UserError(f"{label}: {repeated.num_rows} clips are listed more than once ({names}); list each source once")
+        raise UserError(
+            f"{label}: {repeated.num_rows} clips are listed more than once ({names}); list each source once"
+        )
