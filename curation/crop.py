@@ -10,6 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from faceloom.config import Section
 from shards.schema import HEIGHT, WIDTH
@@ -23,10 +24,11 @@ class CropConfig(Section):
     mode: Literal["mix", "wide", "portrait", "release"] = "mix"
     """``wide``: the largest window. ``portrait``: the face fills a seeded share of it. ``mix``: either, by clip.
     ``release``: the centre crop or black side bars of the published inference code, blind to the face."""
-    portrait_min_share: float = 0.25
-    portrait_max_share: float = 0.55
+    portrait_min_share: float = Field(0.25, gt=0, le=1)
+    portrait_max_share: float = Field(0.55, gt=0, le=1)
     """Face height over window height in ``portrait`` mode, drawn uniformly by clip id."""
-    max_upscale: float = 1.33
+    max_upscale: float = Field(4 / 3, gt=0)
+    """Output px per source px; the default asks for 360 source lines."""
     max_pad_share: float = 0.5
     """Largest share of the output's width that may be black bars."""
     max_outside_share: float = 0.1
@@ -83,10 +85,12 @@ def choose_window(
     fit = min(height, width / _ASPECT)
     low, high = config.portrait_min_share, config.portrait_max_share
     wanted = face_height_px / (low + (high - low) * _draw(clip_id, "share")) if mode == "portrait" else fit
-    tall = min(height, max(least, wanted)) if least > fit else min(max(wanted, least), fit)
+    # Where bars cannot be avoided the window is no larger than it must be, for that would only add to them.
+    tall = least if least > fit else max(wanted, least)
+    limit = height if least > fit else fit
     # Never below the smallest window that the upscale limit allows, where the source has that many lines.
-    tall = max(tall, min(fit, np.ceil(HEIGHT / config.max_upscale)))
-    window_h = max(4, int(tall) // 4 * 4)
+    tall = max(tall, HEIGHT / config.max_upscale - 1e-6)
+    window_h = max(4, int(min(np.ceil(tall / 4), limit // 4)) * 4)
     window_w = window_h * WIDTH // HEIGHT
     face_y = float(np.median((y0 + y1) / 2))
     y = face_y - 0.42 * window_h
