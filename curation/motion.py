@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from faceloom.config import Section
 from landmarks.angles import angular_speed_deg_s, geodesic_range_deg, head_pose_deg
@@ -22,11 +23,11 @@ class MotionConfig(Section):
 
     mode: Literal["any", "all"] = "any"
     """``any``: head or mouth or expression moves. ``all``: the head and (mouth or expression), the paper's literal text."""
-    min_head_range_deg: float = 8.0
-    min_mouth_aspect_range: float = 0.18
-    min_lip_gap_range_cm: float = 0.8
-    min_jaw_open_range: float = 0.18
-    min_expression_activity: float = 0.045
+    min_head_range_deg: float = Field(8.0, gt=0)
+    min_mouth_aspect_range: float = Field(0.18, gt=0)
+    min_lip_gap_range_cm: float = Field(0.8, gt=0)
+    min_jaw_open_range: float = Field(0.18, gt=0)
+    min_expression_activity: float = Field(0.045, gt=0)
     max_yaw_deg: float = 45.0
     max_pitch_deg: float = 30.0
     max_roll_deg: float = 30.0

@@ -1,6 +1,7 @@
 """Which 49 frames of a track become the sample."""
 
 import numpy as np
+from pydantic import Field
 
 from curation.character import CharacterConfig, runs_of
 from faceloom.config import Section
@@ -10,9 +11,9 @@ from shards.schema import FRAMES
 class WindowConfig(Section):
     """The window of a clip (SkyReels-A1 §5.1: 49 frames)."""
 
-    stride: int = 24
+    stride: int = Field(24, ge=1)
     """Frames between candidate windows; the one that moves most is taken."""
-    min_frames: int = 33
+    min_frames: int = Field(33, ge=2, le=FRAMES)
     """Shorter stretches are dropped; from here to 49 the last frame is repeated and ``n_valid`` says how many are real."""
 
 
