@@ -1,9 +1,11 @@
 """Single-character footage (SkyReels-A1 §5.1): who is the main character, who else is there, and for how long."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from curation.faces import Box, Face
 from faceloom.config import Section
@@ -26,7 +28,7 @@ class CharacterConfig(Section):
     """Longest run of contested census frames that is tolerated; more are cut out."""
     min_found_share: float = 0.95
     """Of the frames of a window in which the face was followed."""
-    max_gap: int = 3
+    max_gap: int = Field(3, ge=0)
     """Longest run of analysed frames without the face inside a window; they are interpolated and flagged."""
 
 
@@ -124,12 +126,12 @@ def stretches(found: np.ndarray, starts: np.ndarray, max_gap: int) -> list[tuple
     """
     result: list[tuple[int, int]] = []
     edges = [0, *[int(i) for i in np.flatnonzero(starts) if i > 0], len(found)]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         seen = np.flatnonzero(found[low:high]) + low
         if not len(seen):
             continue
-        for group in np.split(seen, np.flatnonzero(np.diff(seen) > max_gap + 1) + 1):
-            result.append((int(group[0]), int(group[-1]) + 1))
+        groups = np.split(seen, np.flatnonzero(np.diff(seen) > max_gap + 1) + 1)
+        result.extend((int(group[0]), int(group[-1]) + 1) for group in groups)
     return result
 
 
