@@ -9,6 +9,7 @@ from curation.flow import FlowConfig
 from curation.identity import FaceConfig
 from curation.motion import MotionConfig
 from curation.sample_video import SampleVideoConfig
+from curation.shots import ShotConfig
 from curation.video import VideoConfig
 from curation.window import WindowConfig
 from faceloom.config import Section
@@ -39,6 +40,7 @@ class CurationConfig(Section):
     """What ``faceloom curate`` reads from ``--config`` and ``--set``."""
 
     video: VideoConfig = VideoConfig()
+    shots: ShotConfig = ShotConfig()
     census: CensusConfig = CensusConfig()
     character: CharacterConfig = CharacterConfig()
     window: WindowConfig = WindowConfig()

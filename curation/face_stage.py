@@ -136,6 +136,7 @@ def examine(
             tools.finder,
             tools.canonical,
             (probed.width, probed.height),
+            config.shots,
         )
         findings.decoder = reader.decoder
     with clock.stage("motion"):

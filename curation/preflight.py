@@ -125,7 +125,7 @@ def _fits(amount: float, each: float) -> int:
 def _fingerprints(config: CurationConfig) -> dict[str, str]:
     """One hash a group of fields, over what decides them: version, configuration, weights."""
     sections = config.model_dump(mode="json")
-    deciding = ("video", "census", "character", "window", "motion", "crop", "sample_video")
+    deciding = ("video", "shots", "census", "character", "window", "motion", "crop", "sample_video")
     choice = {name: sections[name] for name in deciding}
     landmarker = sha256_of("face_landmarker")
     flow = {key: value for key, value in sections["flow"].items() if key != "device"}

@@ -7,7 +7,7 @@ import numpy as np
 
 from curation.character import Census
 from curation.faces import Box, Face, FaceFinder
-from curation.shots import CutFinder
+from curation.shots import CutFinder, ShotConfig
 from landmarks.geometry import CanonicalFace, metric_landmarks
 from landmarks.record import BLENDSHAPES, POINTS, LandmarkRecord
 
@@ -34,6 +34,7 @@ def follow(
     finder: FaceFinder,
     canonical: CanonicalFace,
     size: tuple[int, int],
+    shots: ShotConfig,
 ) -> Track:
     """Find the main face of ``census`` in every frame (uint8 RGB, shown at ``times_s[T]``, ``size`` = width, height).
 
@@ -45,7 +46,7 @@ def follow(
     points = np.full((count, POINTS, 3), np.nan, np.float32)
     blendshapes = np.full((count, BLENDSHAPES), np.nan, np.float32)
     starts = np.zeros(count, bool)
-    finder_of_cuts = CutFinder(fps)
+    finder_of_cuts = CutFinder(fps, shots)
     previous: Box | None = None
     for i, frame in enumerate(frames):
         finder_of_cuts.add(frame)

@@ -173,7 +173,7 @@ def _write_manifest(clips: Sequence["Clip"], out: Path) -> int:
         raise UserError(f"cannot write {out}: {error.strerror}; name a file in an existing folder with --out") from None
 
 
-@app.command(epilog="Example: faceloom curate --config demo --manifest demo.parquet --out dataset")
+@app.command("curate", epilog="Example: faceloom curate --config demo --manifest demo.parquet --out dataset")
 def curate(
     manifest: Annotated[Path, typer.Option("--manifest", help="What `faceloom ingest` wrote.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the dataset; an unfinished one is gone on with.")],
@@ -210,7 +210,7 @@ def curate(
     console.print(outcome_table(read_ledger(out, ["outcome", "rule", "error"])))
 
 
-@app.command(epilog="Example: faceloom verify dataset")
+@app.command("verify", epilog="Example: faceloom verify dataset")
 def verify(dataset: DatasetFolder, as_json: AsJson = False) -> None:
     """Recompute every checksum, shape and position of a dataset; exit 1 naming whatever differs."""
     from shards.verify import verify as problems_of
@@ -227,7 +227,7 @@ def verify(dataset: DatasetFolder, as_json: AsJson = False) -> None:
         Console().print(f"{dataset}: every file is as it was written")
 
 
-@app.command(epilog="Example: faceloom status dataset --clips")
+@app.command("status", epilog="Example: faceloom status dataset --clips")
 def status(
     dataset: DatasetFolder,
     clips: Annotated[bool, typer.Option("--clips", help="List every clip with its outcome.")] = False,
@@ -254,7 +254,20 @@ def status(
         print_clips(ledger, console)
 
 
-@app.command(epilog="Example: faceloom demo --out demo")
+@app.command("inspect", epilog="Example: faceloom inspect dataset talking_man.mp4 --out sheets")
+def inspect(
+    dataset: DatasetFolder,
+    clip: Annotated[str | None, typer.Argument(help="Clip id or source key; without it, every kept clip.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")] = Path("contact-sheets"),
+) -> None:
+    """Draw contact sheets: frames with landmarks, the flow weight, the aligned face, the statistics."""
+    from curation.inspect import write_contact_sheets
+
+    for path in write_contact_sheets(dataset, out, clip):
+        typer.echo(path)
+
+
+@app.command("demo", epilog="Example: faceloom demo --out demo")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for videos, manifest, dataset and contact sheets.")] = Path(
         "demo"
