@@ -13,6 +13,7 @@ import cv2
 import mediapipe as mp
 import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
+from pydantic import Field
 
 from faceloom.config import Section
 from landmarks.record import from_region
@@ -21,14 +22,14 @@ from landmarks.record import from_region
 class CensusConfig(Section):
     """Who is in the picture: looked at ``fps`` times a second on the frame and its tiles."""
 
-    fps: float = 2.0
-    tiles: int = 3
+    fps: float = Field(2.0, gt=0)
+    tiles: int = Field(3, ge=1)
     """Tiles a side; 3 finds faces from 0.10 of the frame's height up."""
-    overlap: float = 0.34
+    overlap: float = Field(0.34, ge=0, lt=1)
     min_confidence: float = 0.5
     """BlazeFace score below which a candidate is not even verified."""
-    verify_scale: float = 2.2
-    verify_min_px: int = 256
+    verify_scale: float = Field(2.2, ge=1)
+    verify_min_px: int = Field(256, ge=1)
     """A candidate is verified on a crop ``verify_scale`` times its box, enlarged to at least this many pixels."""
 
 
@@ -85,12 +86,17 @@ class Box:
         return distance <= 0.5 * max(size, others) and 0.7 <= size / others <= 1.43
 
     def square(self, scale: float, width: int, height: int) -> tuple[int, int, int, int]:
-        """The square of ``scale`` times the longer side about the centre, clipped to the frame, as x, y, w, h."""
+        """The square of ``scale`` times the longer side about the centre, clipped to the frame, as x, y, w, h.
+
+        At least one px of the frame, even for a box that has left it.
+        """
         side = scale * max(self.width, self.height)
         cx, cy = self.centre
-        x0, y0 = int(max(0, round(cx - side / 2))), int(max(0, round(cy - side / 2)))
-        x1, y1 = int(min(width, round(cx + side / 2))), int(min(height, round(cy + side / 2)))
-        return x0, y0, max(1, x1 - x0), max(1, y1 - y0)
+        x0, y0 = (int(np.clip(round(c - side / 2), 0, limit - 1)) for c, limit in ((cx, width), (cy, height)))
+        x1, y1 = (
+            int(np.clip(round(c + side / 2), low + 1, limit)) for c, low, limit in ((cx, x0, width), (cy, y0, height))
+        )
+        return x0, y0, x1 - x0, y1 - y0
 
 
 @dataclass(frozen=True)
