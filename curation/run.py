@@ -189,7 +189,7 @@ class Runner:
         jobs = [job for pool in (face, flow) for _, job, _ in pool.busy.values()]
         oldest = min(jobs, key=lambda job: job.since, default=None)
         self.progress.in_work = {"face": len(face.busy), "flow": len(flow.busy)}
-        self.progress.oldest = oldest and (oldest.clip.source_key, time.monotonic() - oldest.since)
+        self.progress.oldest = (oldest.clip.source_key, time.monotonic() - oldest.since) if oldest else None
         self._report(self.progress)
 
     def _blocks_left(self) -> Iterator[tuple[int, list[Clip]]]:
