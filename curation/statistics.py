@@ -24,10 +24,17 @@ _TABLE = (
     Statistic("duration_s", "s", "probe", "from the clip's first to its last frame"),
     Statistic("analysis_fps", "1/s", "probe", "rate at which the clip is sampled"),
     Statistic("repeated_share", "share", "probe", "sampled frames that repeat the one before"),
-    Statistic("face_run_s", "s", "census", "longest time that the main face can have been in the picture, one missed look bridged"),
+    Statistic(
+        "face_run_s",
+        "s",
+        "census",
+        "longest time that the main face can have been in the picture, one missed look bridged",
+    ),
     Statistic("contested_share", "share", "census", "census frames with a second face large enough to be a character"),
     Statistic("contested_run", "frames", "census", "longest run of such census frames"),
-    Statistic("clear_run_s", "s", "census", "longest time without a second character (all of it when they are tolerated)"),
+    Statistic(
+        "clear_run_s", "s", "census", "longest time without a second character (all of it when they are tolerated)"
+    ),
     Statistic("background_faces", "faces", "census", "most other faces seen in one census frame, of any size"),
     Statistic("face_height_px", "px", "census", "median forehead-to-chin height of the main face, source px"),
     Statistic("face_frame_share", "share", "census", "the same over the frame's height"),
