@@ -1,0 +1,72 @@
+"""Real footage and the real detector, for the tests that need a face; skipped where the models were not fetched."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from curation.faces import CensusConfig, FaceFinder
+from faceloom.errors import UserError
+from faceloom.models import model_path
+
+
+def _model(name: str) -> Path:
+    try:
+        return model_path(name, "tests/curation")
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def _footage(name: str) -> np.ndarray:
+    with av.open(str(_model(name))) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.fixture(scope="session")
+def task_file() -> Path:
+    return _model("face_landmarker")
+
+
+@pytest.fixture(scope="session")
+def finder(task_file: Path) -> Iterator[FaceFinder]:
+    finder = FaceFinder(task_file, CensusConfig())
+    yield finder
+    finder.close()
+
+
+@pytest.fixture(scope="session")
+def man() -> np.ndarray:
+    """``[120, 144, 176, 3]`` RGB at 29.97 fps: one man, talking in a car; the face is 56 px high."""
+    return _footage("demo/carphone_pristine.mp4")
+
+
+@pytest.fixture(scope="session")
+def street() -> np.ndarray:
+    """``[250, 272, 640, 3]`` RGB at 25 fps: traffic. A cut at frame 30 shows a man whose face turns to us around frame 36."""
+    return _footage("demo/bikes.mp4")
+
+
+Place = Callable[[np.ndarray, float, float, float], None]
+
+
+@pytest.fixture(scope="session")
+def place(man: np.ndarray, finder: FaceFinder) -> Place:
+    """``place(frame, x, y, height)`` puts the man's head into ``frame``, its face ``height`` px from forehead to chin."""
+    (face,) = finder.census(man[0])
+    points = face.points[:, :2] * [176, 144]
+    own_height = float(np.linalg.norm(points[10] - points[152]))
+    x0, y0 = np.maximum(0, np.subtract(points.min(0), [24, 34])).astype(int)
+    x1, y1 = np.add(points.max(0), [24, 22]).astype(int)
+    head = man[0][y0:y1, x0:x1]
+
+    def paste(frame: np.ndarray, x: float, y: float, height: float) -> None:
+        scale = height / own_height
+        method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        part = cv2.resize(head, None, fx=scale, fy=scale, interpolation=method)
+        top, left = round(y - part.shape[0] / 2), round(x - part.shape[1] / 2)
+        frame[top : top + part.shape[0], left : left + part.shape[1]] = part
+
+    return paste
