@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
         ],
     ]
 )
-OUTCOMES = ("kept", "rejected", "failed")
+TELEMETRY_FOLDER = "telemetry"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def write_telemetry(root: Path, part: int, decisions: Sequence[Decision]) -> Non
     schema = pa.schema(
         [("clip_id", pa.string()), ("stage", pa.string()), ("wall_s", pa.float64()), ("cpu_s", pa.float64())]
     )
-    _write(root / "telemetry" / f"{part_name(part)}.parquet", pa.Table.from_pylist(rows, schema))
+    _write(root / TELEMETRY_FOLDER / f"{part_name(part)}.parquet", pa.Table.from_pylist(rows, schema))
 
 
 def committed(root: Path, blocks: int) -> set[int]:

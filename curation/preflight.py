@@ -58,6 +58,10 @@ def prepare(
     _refuse_absent_footage(manifest)
     model_path("face_landmarker", "census")
     model_path(config.flow.model, "flow.model")
+    if config.flow.device == "cuda" and not config.run.flow.gpus:
+        raise UserError(
+            "flow.device is cuda, but run.flow.gpus is 0: a worker sees only GPUs it reserves; set run.flow.gpus"
+        )
     clips = manifest.clips if limit is None else min(limit, manifest.clips)
     block = config.run.block_clips
     prints = _fingerprints(config)
@@ -116,6 +120,13 @@ def pool_sizes(run: RunConfig, resources: Mapping[str, float]) -> PoolSizes:
                 f"{cpus:g} CPU and {gpus:g} GPU for both pools; lower run.{name}.cpus or run.{name}.gpus, or add nodes"
             )
     return PoolSizes(face, flow)
+
+
+def idle_gpus(config: CurationConfig, resources: Mapping[str, float]) -> str | None:
+    """What to tell a user whose cluster has GPUs that this configuration leaves idle; None when it does not."""
+    if resources.get("GPU", 0.0) and not config.run.flow.gpus and config.flow.device != "cpu":
+        return "the cluster has GPUs, but run.flow.gpus is 0, so optical flow runs on CPUs; use them with --set run.flow.gpus=1"
+    return None
 
 
 def _fits(amount: float, each: float) -> int:

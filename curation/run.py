@@ -6,6 +6,7 @@ encoded bytes; the driver sees decisions only. A worker that dies has one clip i
 fresh worker, and a second death makes it ``failed``.
 """
 
+import dataclasses
 import os
 import time
 from collections import Counter, deque
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
-from curation.ledger import Decision, write_fragment, write_telemetry
+from curation.ledger import TELEMETRY_FOLDER, Decision, write_fragment, write_telemetry
 from curation.outcome import Failed, Kept, Outcome, Rejected
 from curation.preflight import Plan, PoolSizes, pool_sizes
 from curation.sources import Clip
@@ -106,6 +107,11 @@ class _Pool:
             self._failed_starts = 0
             self.idle.append(actor)
 
+    def replace(self, actor: Any) -> None:
+        # It may be unreachable rather than dead, and would then keep its CPU.
+        ray.kill(actor)
+        self.start()
+
     def stop(self) -> None:
         for actor in [*self.idle, *(a for a, _, _ in self.busy.values()), *self.starting.values()]:
             ray.kill(actor)
@@ -133,7 +139,7 @@ class Runner:
         same command goes on from there.
         """
         plan = self._plan
-        for folder in (plan.out, plan.out / SHARD_FOLDER, plan.out / LEDGER_FOLDER):
+        for folder in (plan.out, *(plan.out / name for name in (SHARD_FOLDER, LEDGER_FOLDER, TELEMETRY_FOLDER))):
             remove_temporaries(folder)
         plan.record.save(plan.out)
         if plan.blocks_left:
@@ -248,28 +254,31 @@ class Runner:
         actor, job, payload = pool.busy.pop(ref)
         try:
             decision: Decision = ray.get(ref)
-        except RayActorError as error:
-            self.progress.worker_deaths += 1
-            pool.start()
-            job.tries += 1
-            if job.tries < _TRIES:
-                queue.appendleft(job)
+        except RayError as error:
+            if _lost_object(error):
+                # The node that held the draft is gone; neither the clip nor the worker is to blame.
+                pool.idle.append(actor)
+                job.decision = job.draft = None
+                self._face_queue.appendleft(job)
+            elif isinstance(error, RayTaskError):
+                pool.idle.append(actor)
+                self._give_up(job, pool, type(error.cause).__name__, _reason(error))
             else:
-                decided = job.decision or Decision(job.clip, Kept())
-                message = f"the worker died {job.tries} times on this clip: {_reason(error)}"
-                failed = Failed(pool.name, "WorkerDied", message)
-                self._decide(job, Decision(job.clip, failed, decided.statistics, decided.decoder), None)
-            return None
-        except (RayTaskError, ObjectLostError) as error:
-            if not _lost_object(error):
-                raise
-            # The node that held the draft is gone; the clip itself is not to blame.
-            pool.idle.append(actor)
-            job.decision = job.draft = None
-            self._face_queue.appendleft(job)
+                self.progress.worker_deaths += 1
+                pool.replace(actor)
+                job.tries += 1
+                if job.tries < _TRIES:
+                    queue.appendleft(job)
+                else:
+                    message = f"the worker died {job.tries} times on this clip: {_reason(error)}"
+                    self._give_up(job, pool, "WorkerDied", message)
             return None
         pool.idle.append(actor)
         return job, decision, payload
+
+    def _give_up(self, job: _Job, pool: _Pool, error: str, message: str) -> None:
+        known = job.decision or Decision(job.clip, Kept())
+        self._decide(job, dataclasses.replace(known, outcome=Failed(pool.name, error, message)), None)
 
     def _decide(self, job: _Job, decision: Decision, sample: ray.ObjectRef | None) -> None:
         block = job.block
@@ -321,19 +330,20 @@ def _write_block(root: str, part: int, decisions: list[Decision], samples: list[
     return part
 
 
-def connect(address: str | None) -> None:
-    """Join the cluster at ``address``, or start one on this machine."""
-    if ray.is_initialized():
-        return
-    # MediaPipe and x264 write to stderr for every clip; failures reach the ledger with their message.
-    quiet = {"env_vars": {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        ray.init(
-            address=address, include_dashboard=False, log_to_driver=False, runtime_env=quiet, logging_level="error"
-        )
-    except ConnectionError as error:
-        raise UserError(f"no Ray cluster at {address}: {error}; start one with: ray start --head") from None
+def connect(address: str | None) -> dict[str, float]:
+    """Join the cluster at ``address``, or start one on this machine; returns its resources (CPU, GPU, ...)."""
+    if not ray.is_initialized():
+        # MediaPipe writes to stderr for every clip; failures reach the ledger with their message.
+        quiet = {"env_vars": {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}}
+        # An actor that reserves no GPU sees none, so that `flow.device: auto` never takes one behind the scheduler's back.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+        try:
+            ray.init(
+                address=address, include_dashboard=False, log_to_driver=False, runtime_env=quiet, logging_level="error"
+            )
+        except ConnectionError as error:
+            raise UserError(f"no Ray cluster at {address}: {error}; start one with: ray start --head") from None
+    return dict(ray.cluster_resources())
 
 
 def _label(outcome: Outcome) -> str:

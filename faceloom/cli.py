@@ -192,7 +192,7 @@ def curate(
     from curation.config import CurationConfig
     from curation.display import outcome_table, plan_table, progress_display
     from curation.ledger import read_ledger
-    from curation.preflight import prepare
+    from curation.preflight import idle_gpus, prepare
     from curation.run import Runner, connect
 
     console = Console()
@@ -204,7 +204,9 @@ def curate(
     if prepared.finished:
         console.print(f"nothing to do: all {prepared.record.manifest.clips} clips of {manifest} are decided in {out}")
     else:
-        connect(address)
+        advice = idle_gpus(settings, connect(address))
+        if advice:
+            console.print(f"note: {advice}")
         with progress_display(console) as report:
             Runner(prepared, report).run()
     console.print(outcome_table(read_ledger(out, ["outcome", "rule", "error"])))
