@@ -125,7 +125,7 @@ def pool_sizes(run: RunConfig, resources: Mapping[str, float]) -> PoolSizes:
 def idle_gpus(config: CurationConfig, resources: Mapping[str, float]) -> str | None:
     """What to tell a user whose cluster has GPUs that this configuration leaves idle; None when it does not."""
     if resources.get("GPU", 0.0) and not config.run.flow.gpus and config.flow.device != "cpu":
-        return "the cluster has GPUs, but run.flow.gpus is 0, so optical flow runs on CPUs; use them with --set run.flow.gpus=1"
+        return "the cluster has GPUs, but run.flow.gpus is 0: optical flow runs on CPUs; use them with --set run.flow.gpus=1"
     return None
 
 
