@@ -83,7 +83,7 @@ def prepare(
     before = _record_of(out)
     if before is not None:
         _refuse_other_run(before, record, out)
-        record = record.model_copy(update={"complete": before.complete, "shards": before.shards})
+        record = record.model_copy(update={"complete": before.complete})
     for part in sorted(done):
         _refuse_foreign_fragment(out, part, record)
     return Plan(config, manifest, out, limit, all_statistics, record, done)

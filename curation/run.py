@@ -7,6 +7,7 @@ fresh worker, and a second death makes it ``failed``.
 """
 
 import dataclasses
+import hashlib
 import os
 import time
 from collections import Counter, deque
@@ -24,8 +25,8 @@ from curation.preflight import Plan, PoolSizes, pool_sizes
 from curation.sources import Clip
 from curation.workers import FaceWorker, FlowWorker
 from faceloom.errors import UserError
-from shards.dataset import LEDGER_FOLDER, SHARD_FOLDER
-from shards.index import read_layer_file
+from shards.dataset import LEDGER_FOLDER, SHARD_FOLDER, ledger_path
+from shards.index import DamageError, read_layer_file
 from shards.schema import BASE_LAYER
 from shards.storage import remove_temporaries
 from shards.writer import write_layer
@@ -141,7 +142,7 @@ class Runner:
         plan = self._plan
         for folder in (plan.out, *(plan.out / name for name in (SHARD_FOLDER, LEDGER_FOLDER, TELEMETRY_FOLDER))):
             remove_temporaries(folder)
-        plan.record.save(plan.out)
+        plan.record.model_copy(update={"complete": False, "shards": (), "ledger": ()}).save(plan.out)
         if plan.blocks_left:
             sizes = pool_sizes(plan.config.run, ray.cluster_resources())
             face, flow = self._pools(sizes)
@@ -150,9 +151,19 @@ class Runner:
             finally:
                 face.stop()
                 flow.stop()
-        shards = tuple(read_layer_file(plan.out, part) for part in range(plan.record.manifest.blocks))
-        plan.record.model_copy(update={"complete": True, "shards": shards}).save(plan.out)
+        self._seal()
         return self.progress
+
+    def _seal(self) -> None:
+        plan, blocks = self._plan, range(self._plan.record.manifest.blocks)
+        try:
+            shards = tuple(read_layer_file(plan.out, part) for part in blocks)
+        except DamageError as error:
+            raise UserError(
+                f"{error}; delete the ledger fragment of the same number and run the same command again"
+            ) from None
+        ledger = tuple(hashlib.sha256(ledger_path(plan.out, part).read_bytes()).hexdigest() for part in blocks)
+        plan.record.model_copy(update={"complete": True, "shards": shards, "ledger": ledger}).save(plan.out)
 
     def _pools(self, sizes: PoolSizes) -> tuple[_Pool, _Pool]:
         config, run = self._plan.config, self._plan.config.run

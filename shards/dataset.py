@@ -81,6 +81,8 @@ class DatasetRecord(_Record):
     licences: tuple[str, ...]
     manifest: ManifestSummary
     shards: tuple[LayerFile, ...] = ()
+    ledger: tuple[str, ...] = ()
+    """The sha256 of each block's ledger fragment, by block; empty until the run is complete."""
 
     def save(self, root: Path) -> None:
         """Write ``root/dataset.json`` atomically, keys sorted."""

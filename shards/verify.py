@@ -97,6 +97,8 @@ def _check_record(record: DatasetRecord) -> Iterator[Problem]:
         if (layer, part) not in expected:
             yield Problem(RECORD_NAME, None, f"lists {part_name(part)}.{layer}, but there is no block {part}")
     if record.complete:
+        if len(record.ledger) != manifest.blocks:
+            yield Problem(RECORD_NAME, None, f"lists {len(record.ledger)} ledger fragments of {manifest.blocks} blocks")
         for layer, part in sorted(expected - set(listed)):
             yield Problem(RECORD_NAME, None, f"does not list {part_name(part)}.{layer}")
 
@@ -107,7 +109,10 @@ def _read_fragment(root: Path, record: DatasetRecord, part: int) -> tuple[list[s
     file = _relative(path)
     if not _exists(path):
         return None, [Problem(file, None, f"the ledger fragment of manifest block {part} is missing; {_RESUME}")]
+    problems = []
     try:
+        if part < len(record.ledger) and hashlib.sha256(path.read_bytes()).hexdigest() != record.ledger[part]:
+            problems.append(Problem(file, None, f"altered since the run ended: sha256 differs from {RECORD_NAME}"))
         with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
             table = parquet.read()  # every column, so that every page's checksum is checked
             stated = int(parquet.schema_arrow.metadata[b"rows"])
@@ -115,8 +120,8 @@ def _read_fragment(root: Path, record: DatasetRecord, part: int) -> tuple[list[s
         if not all(isinstance(clip, str) for clip in clips):
             raise ValueError("column clip_id is not text")
     except Exception as error:  # pyarrow reports a damaged file by half a dozen unrelated exception types
-        return None, [Problem(file, None, f"unreadable ledger fragment ({type(error).__name__}: {error}); {_RESUME}")]
-    problems = []
+        message = f"unreadable ledger fragment ({type(error).__name__}: {error}); delete it and {_RESUME}"
+        return None, [*problems, Problem(file, None, message)]
     expected = record.manifest.block_rows(part)
     if not len(clips) == stated == expected:
         message = f"holds {len(clips)} rows, states {stated}, the manifest block has {expected}"

@@ -57,6 +57,14 @@ def write_fragment(root: Path, part: int, outcomes: Sequence[tuple[str, str]]) -
     write_atomic(ledger_path(root, part), lambda stream: pq.write_table(table, stream, write_page_checksum=True))
 
 
+def list_fragments(root: Path) -> None:
+    """Have ``dataset.json`` list the ledger fragments as they are now."""
+    record = DatasetRecord.load(root)
+    paths = [ledger_path(root, part) for part in range(record.manifest.blocks)]
+    digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    record.model_copy(update={"ledger": digests}).save(root)
+
+
 def build_dataset(root: Path, clips: int = 8) -> Path:
     """Eight clips in blocks of three; every third clip is rejected, the last block keeps nothing."""
     root.mkdir(parents=True, exist_ok=True)
@@ -79,6 +87,7 @@ def build_dataset(root: Path, clips: int = 8) -> Path:
         manifest=ManifestSummary(sha256="m" * 64, clips=clips, blocks=blocks, block_clips=BLOCK_CLIPS),
         shards=tuple(files),
     ).save(root)
+    list_fragments(root)
     return root
 
 
