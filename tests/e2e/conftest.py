@@ -1,0 +1,57 @@
+"""Footage, and the one undisturbed run that others are compared with."""
+
+from pathlib import Path
+
+import pytest
+
+from curation.demo import demo_clips
+from curation.sources import Clip, write_manifest
+from faceloom import models
+from tests.e2e.command import curate, faceloom
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_here() -> None:
+    missing = [name for name in models.files() if models.locate(name).path is None]
+    if missing:
+        pytest.fail(f"the end-to-end tests need model files; get them with: faceloom models fetch {' '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Clip]:
+    """The demo's videos by name."""
+    return {clip.source_key: clip for clip in demo_clips(tmp_path_factory.mktemp("footage"))}
+
+
+@pytest.fixture(scope="session")
+def manifest(footage: dict[str, Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven clips, in blocks of two: two are kept, others rejected or failed, the last block keeps none."""
+    man = footage["talking_man.mp4"]
+    clips = [
+        Clip("test", "whole", man.path, licence=man.licence),
+        footage["too_short.mp4"],
+        footage["cut_short.mp4"],
+        Clip("test", "span", man.path, t0_s=0.4, t1_s=3.9, licence=man.licence),
+        footage["frozen.mp4"],
+        Clip("test", "absent", man.path + ".absent"),
+        Clip("test", "same again", man.path, duplicate_of="whole"),
+    ]
+    path = tmp_path_factory.mktemp("manifest") / "manifest.parquet"
+    write_manifest(clips, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset of ``manifest`` as a run that nothing happened to writes it."""
+    out = tmp_path_factory.mktemp("undisturbed") / "dataset"
+    curate(manifest, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``faceloom demo`` leaves behind."""
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    faceloom("demo", "--out", out)
+    return out

@@ -1,0 +1,144 @@
+"""A run that is killed and started again ends with the bytes of a run that was left alone."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from curation.ledger import read_ledger
+from shards.dataset import RECORD_NAME, DatasetRecord, index_path, ledger_path, tar_path
+from tests.e2e.command import (
+    curate,
+    curate_arguments,
+    kill_all,
+    kill_with_descendants,
+    lives,
+    started,
+    tree,
+    wait_until,
+)
+
+pytestmark = pytest.mark.e2e
+
+
+def _runs_a_method(driver: psutil.Process, title: str) -> bool:
+    """Whether one of the driver's workers is at it now: Ray gives it as the title of the process."""
+    for process in driver.children(recursive=True):
+        try:
+            if any(title in part for part in process.cmdline()):
+                return True
+        except psutil.NoSuchProcess:
+            continue
+    return False
+
+
+def _starts(dataset: Path, _: psutil.Process) -> bool:
+    return (dataset / RECORD_NAME).exists()
+
+
+def _computes_flow(_: Path, driver: psutil.Process) -> bool:
+    return _runs_a_method(driver, "FlowStage.finish")
+
+
+def _writes_a_shard(dataset: Path, _: psutil.Process) -> bool:
+    return any(dataset.glob("shards/.*.tar.*"))
+
+
+def _has_committed_a_block(dataset: Path, _: psutil.Process) -> bool:
+    return any(dataset.glob("ledger/part-*.parquet"))
+
+
+MOMENTS: dict[str, Callable[[Path, psutil.Process], bool]] = {
+    "as it starts": _starts,
+    "in the flow of a clip": _computes_flow,
+    "while a shard is written": _writes_a_shard,
+    "when a block is committed": _has_committed_a_block,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_with_all_its_workers_and_resumed(
+    moment: str, manifest: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "dataset"
+    with started(*curate_arguments(manifest, out)) as driver:
+        wait_until(lambda: MOMENTS[moment](out, driver), driver)
+        kill_with_descendants(driver)
+    assert not DatasetRecord.load(out).complete
+    committed = {path: path.stat().st_mtime_ns for path in out.glob("ledger/part-*.parquet")}
+    assert len(committed) < 4
+
+    curate(manifest, out)
+
+    assert tree(out) == tree(undisturbed)
+    assert {path: path.stat().st_mtime_ns for path in committed} == committed, "a committed block was done again"
+
+
+def test_a_driver_killed_alone_and_resumed_at_once(manifest: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """What was below the dead driver may still be writing while the next one is starting."""
+    out = tmp_path / "dataset"
+    with started(*curate_arguments(manifest, out)) as driver:
+        wait_until(lambda: _writes_a_shard(out, driver), driver)
+        orphans = driver.children(recursive=True)
+        driver.kill()
+        try:
+            curate(manifest, out)
+            left = [process.name() for process in orphans if lives(process)]
+        finally:
+            kill_all(orphans)
+
+    assert tree(out) == tree(undisturbed)
+    # Ray's agents look for their parent now and then only; they hold no clip and no file.
+    assert not [name for name in left if not name.startswith(("ray::DashboardA", "ray::RuntimeEnv"))]
+
+
+def test_whatever_a_death_left_lying_about_is_replaced(manifest: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    shutil.copytree(undisturbed, out)
+    record = DatasetRecord.load(out)
+    record.model_copy(update={"complete": False, "shards": ()}).save(out)
+    # Block 1 has a torn tar and an old index but no fragment, block 2 an index without its tar; blocks 0 and 3 are committed.
+    for block in (1, 2):
+        ledger_path(out, block).unlink()
+    torn = tar_path(out, 1).read_bytes()
+    tar_path(out, 1).write_bytes(torn[: len(torn) // 2])
+    tar_path(out, 2).unlink()
+    for name in (
+        ".dataset.json.0011aabb",
+        "shards/.part-00001.base.tar.0011aabb",
+        "ledger/.part-00001.parquet.0011aabb",
+    ):
+        (out / f"{name}.faceloom-tmp").write_bytes(b"half")
+    assert index_path(out, 2).exists()
+
+    curate(manifest, out)
+
+    assert tree(out) == tree(undisturbed)
+
+
+def test_a_death_between_the_last_block_and_the_seal_only_seals(
+    manifest: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "dataset"
+    shutil.copytree(undisturbed, out)
+    DatasetRecord.load(out).model_copy(update={"complete": False, "shards": ()}).save(out)
+
+    curate(manifest, out)
+
+    assert tree(out) == tree(undisturbed)
+
+
+def test_the_undisturbed_run_decides_every_clip(undisturbed: Path) -> None:
+    rows = read_ledger(undisturbed).to_pylist()
+    decided = [(row["source_key"], row["outcome"], row["rule"] or row["error"]) for row in rows]
+    assert decided == [
+        ("whole", "kept", None),
+        ("too_short.mp4", "rejected", "too_short"),
+        ("cut_short.mp4", "failed", "TruncatedVideoError"),
+        ("span", "kept", None),
+        ("frozen.mp4", "rejected", "motion"),
+        ("absent", "failed", "NotAFileError"),
+        ("same again", "rejected", "duplicate"),
+    ]
