@@ -57,9 +57,9 @@ class CropWindow:
 
     def valid_x0x1(self, source_width: int) -> tuple[int, int]:
         """Columns ``[x0, x1)`` of the output that show the source and not a bar."""
-        scale = WIDTH / self.w
-        x0 = int(np.ceil(max(0, -self.x) * scale))
-        x1 = int(np.floor((min(self.x + self.w, source_width) - self.x) * scale))
+        # In integers: w * (WIDTH / w) is a hair below WIDTH for some w, which would cost a column of picture.
+        x0 = -(-max(0, -self.x) * WIDTH // self.w)
+        x1 = (min(self.x + self.w, source_width) - self.x) * WIDTH // self.w
         return x0, x1
 
 

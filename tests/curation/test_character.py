@@ -68,6 +68,14 @@ def test_one_missed_look_does_not_end_a_track() -> None:
     assert [main is small for main in census.main] == [True, True, False, True, True, True]
 
 
+def test_the_parts_of_a_track_around_a_missed_look_weigh_together() -> None:
+    main, rival = face(500, size=200), face(1400, size=150)  # 4 looks of one outweigh 6 of the other; 2 do not
+    census = census_of([main, rival], [main, rival], [rival], [rival], [main, rival], [main, rival])
+    assert census.main[2:4] == [rival] * 2  # two missed looks end a track
+    census = census_of([main, rival], [main, rival], [rival], [main, rival], [main, rival])
+    assert [found is main for found in census.main] == [True, True, False, True, True]
+
+
 def test_a_character_who_leaves_and_returns_stays_the_main_one() -> None:
     before, after, other = face(400), face(1500, size=220), face(900, size=80)
     census = census_of([before, other], [before, other], [other], [other], [other], [other], [after], [after])

@@ -211,6 +211,11 @@ def test_columns_called_valid_show_the_source_and_the_others_are_bars(
         assert (x1 - x0) / WIDTH == pytest.approx(1 - window.pad_share(width), abs=2 / WIDTH)
 
 
+@given(st.integers(1, 4000).map(lambda n: 6 * n))
+def test_without_bars_every_column_is_valid(width: int) -> None:
+    assert CropWindow(3, 0, width, width * 2 // 3, "wide").valid_x0x1(width + 9) == (0, WIDTH)
+
+
 def test_a_window_of_the_output_size_is_the_source_untouched() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (600, 900, 3), np.uint8)
     shown = render_window(frame, CropWindow(70, 60, WIDTH, HEIGHT, "wide"))

@@ -37,6 +37,10 @@ def test_a_window_needs_the_face_in_its_first_and_last_frame() -> None:
     found[24] = False
     assert (24, 73) not in candidate_windows((0, 100), found, WINDOW, CHARACTER)
     assert (0, 49) in candidate_windows((0, 100), found, WINDOW, CHARACTER)
+    found = ALL.copy()
+    found[48] = False
+    assert (0, 49) not in candidate_windows((0, 100), found, WINDOW, CHARACTER)
+    assert (24, 73) in candidate_windows((0, 100), found, WINDOW, CHARACTER)
 
 
 @given(
