@@ -41,7 +41,8 @@ from curation.workers import FaceStage, FlowStage
 from faceloom import config
 from faceloom.errors import UserError
 from faceloom.models import files, model_path
-from shards.dataset import DatasetRecord
+from shards.dataset import DatasetRecord, index_path
+from shards.index import read_index
 from shards.schema import BASE_LAYER
 from shards.writer import write_layer
 
@@ -248,8 +249,16 @@ def compare_engines(settings: CurationConfig, clips: Sequence[Clip], repeats: in
 def _refuse_unequal(by_ray: Path, by_pool: Path) -> None:
     """Both must have made the same bytes, or their times say nothing."""
     for shard in DatasetRecord.load(by_ray).shards:
-        if (by_ray / shard.file).read_bytes() != (by_pool / shard.file).read_bytes():
-            raise SystemExit(f"{shard.file} differs between the Ray run and the bare pool: their times do not compare")
+        ours, bare = (
+            {entry.member: entry.crc32c for entry in read_index(index_path(folder, shard.part, BASE_LAYER)).entries}
+            for folder in (by_ray, by_pool)
+        )
+        differing = sorted(name for name in {*ours, *bare} if ours.get(name) != bare.get(name))
+        if differing:
+            raise SystemExit(
+                f"{shard.file} differs between the Ray run ({len(ours)} members) and the bare pool ({len(bare)}), from "
+                f"{differing[0]} on: their times do not compare. Did the code change meanwhile?"
+            )
 
 
 def _print_engines(
