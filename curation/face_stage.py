@@ -184,7 +184,10 @@ def _probe_statistics(probed: Probe, clip: Clip, sampling: Sampling) -> dict[str
 
 
 def _census(reader: FrameReader, probed: Probe, sampling: Sampling, tools: FaceTools, config: CurationConfig) -> Census:
-    instants = sampling.times_s[:: max(1, round(sampling.fps / config.census.fps))]
+    last = len(sampling.times_s) - 1
+    # The last frame too: else a second face could enter after the last look.
+    looks = sorted({*range(0, last, max(1, round(sampling.fps / config.census.fps))), last})
+    instants = sampling.times_s[looks]
     indices = np.searchsorted(probed.pts_s, instants)
     return take_census(instants, [tools.finder.census(frame) for frame in reader.frames(indices)])
 
@@ -193,12 +196,13 @@ def _census_statistics(
     census: Census, contest: np.ndarray, clear: np.ndarray, sampling: Sampling, probed: Probe, config: CurationConfig
 ) -> dict[str, float]:
     seen = np.array([face is not None for face in census.main])
+    runs = stretches(seen, np.zeros(len(seen), bool), max_gap=1)
     # A face seen from look i to look j may have been there since just after look i-1 and until just before look j+1.
-    longest = max((stop - start for start, stop in stretches(seen, np.zeros(len(seen), bool), max_gap=1)), default=0)
+    spans = [census.times_s[stop - 1] - census.times_s[start] + 2 / config.census.fps for start, stop in runs]
     heights = [face_height_px(face.points, probed.width, probed.height) for face in census.main if face is not None]
     height = float(np.median(heights)) if heights else float("nan")
     return {
-        "face_run_s": (longest + 1) / config.census.fps if longest else 0.0,
+        "face_run_s": float(max(spans, default=0.0)),
         "contested_share": float(contest.mean()),
         "contested_run": float(max((stop - start for start, stop in runs_of(contest)), default=0)),
         "clear_run_s": _longest_s(runs_of(clear), sampling.fps),
@@ -285,7 +289,7 @@ def _draft(
     sound = None
     if probed.has_audio:
         try:
-            sound = read_sound(clip.path, float(sampling.times_s[best.start]), FRAMES / sampling.fps)
+            sound = read_sound(clip.path, float(sampling.times_s[best.start]), n_valid / sampling.fps)
             audio = "none" if sound is None else "kept"
         except av.FFmpegError:
             audio = "unreadable"

@@ -18,8 +18,6 @@ from pydantic import Field
 
 from faceloom.config import Section
 
-_CHUNK = 8  # frames decord converts at once; bounds memory at 4K to 200 MB
-
 
 class VideoConfig(Section):
     """How frames are sampled in time (SkyReels-A1 §5.1: 49 frames at 12 fps)."""
@@ -253,20 +251,25 @@ class FrameReader:
         Raises :class:`UnreadableVideoError` when neither decoder can produce a frame.
         """
         wanted = [int(i) for i in indices]
-        for start in range(0, len(wanted), _CHUNK):
-            chunk = wanted[start : start + _CHUNK]
-            if self._decord is not None:
-                try:
-                    batch = self._decord.get_batch(chunk).asnumpy()
-                except Exception as error:
-                    if not _is_decord_error(error):
-                        raise
-                    self._decord, self.decoder = None, "pyav"
-                else:
-                    yield from (self._displayed(frame) for frame in batch)
-                    continue
-            yield from (self._displayed(frame) for frame in self._pyav(wanted[start:]))
-            return
+        for position, index in enumerate(wanted):
+            frame = self._by_decord(index)
+            if frame is None:
+                yield from (self._displayed(pixels) for pixels in self._pyav(wanted[position:]))
+                return
+            yield self._displayed(frame)
+
+    def _by_decord(self, index: int) -> np.ndarray | None:
+        """One frame; None when decord does not serve this file, or no longer."""
+        if self._decord is None:
+            return None
+        try:
+            # One at a time: batches of 1080p frames cost half as much again, in fresh memory.
+            return np.asarray(self._decord[index].asnumpy())
+        except Exception as error:
+            if not _is_decord_error(error):
+                raise
+            self._decord, self.decoder = None, "pyav"
+            return None
 
     def _displayed(self, frame: np.ndarray) -> np.ndarray:
         if self._probe.rotation_deg:

@@ -299,7 +299,7 @@ def test_pyav_takes_over_where_decord_stops(tmp_path: Path) -> None:
     before = [number_of(next(frames)) for _ in range(8)]
 
     class Broken:
-        def get_batch(self, _: list[int]) -> None:
+        def __getitem__(self, _: int) -> None:
             raise RuntimeError("decord is lost")
 
     made._decord = Broken()
