@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.config import CurationConfig, RunConfig
@@ -203,11 +204,18 @@ def _refuse_other_run(before: DatasetRecord, now: DatasetRecord, out: Path) -> N
 
 
 def _refuse_foreign_fragment(out: Path, part: int, record: DatasetRecord) -> None:
-    metadata = pq.read_schema(ledger_path(out, part)).metadata or {}
+    fragment = ledger_path(out, part)
+    try:
+        metadata = pq.read_schema(fragment).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{fragment} cannot be read ({reason}); delete it, and the same command decides its clips again"
+        ) from None
     made_by = metadata.get(b"run", b"").decode()
     if made_by != record.config_fingerprint:
         raise UserError(
-            f"{ledger_path(out, part)} was written by a run with another configuration ({made_by[:12]}, this is "
+            f"{fragment} was written by a run with another configuration ({made_by[:12]}, this is "
             f"{record.config_fingerprint[:12]}); name another --out"
         )
 

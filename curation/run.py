@@ -9,6 +9,7 @@ fresh worker, and a second death makes it ``failed``.
 import dataclasses
 import hashlib
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -342,8 +343,14 @@ def _write_block(root: str, part: int, decisions: list[Decision], samples: list[
 
 
 def connect(address: str | None) -> dict[str, float]:
-    """Join the cluster at ``address``, or start one on this machine; returns its resources (CPU, GPU, ...)."""
+    """Join the cluster at ``address``, or start one on this machine; returns its resources (CPU, GPU, ...).
+
+    Without ``address``, ``RAY_ADDRESS`` is asked, which Ray sets for the jobs it submits.
+    """
     if not ray.is_initialized():
+        # "local", since None would join, or wait minutes for, whatever cluster `ray start` last noted on this machine.
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        _refuse_dead_address(address)
         # MediaPipe writes to stderr for every clip; failures reach the ledger with their message.
         quiet = {"env_vars": {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}}
         # An actor that reserves no GPU sees none, so that `flow.device: auto` never takes one behind the scheduler's back.
@@ -352,9 +359,23 @@ def connect(address: str | None) -> dict[str, float]:
             ray.init(
                 address=address, include_dashboard=False, log_to_driver=False, runtime_env=quiet, logging_level="error"
             )
-        except ConnectionError as error:
-            raise UserError(f"no Ray cluster at {address}: {error}; start one with: ray start --head") from None
+        except (ConnectionError, ValueError) as error:
+            raise _no_cluster(address, error) from None
     return dict(ray.cluster_resources())
+
+
+def _refuse_dead_address(address: str) -> None:
+    """Ray itself tries for minutes before it gives up an address where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.rpartition("//")[2].strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    return UserError(f"no Ray cluster at {address}: {error}; start one with: ray start --head")
 
 
 def _label(outcome: Outcome) -> str:
