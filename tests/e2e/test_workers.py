@@ -1,0 +1,108 @@
+"""Workers that crash and clusters of several nodes, with the runner itself and a true Ray."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from curation.config import CurationConfig
+from curation.face_stage import Draft
+from curation.ledger import Decision, read_ledger
+from curation.preflight import prepare
+from curation.run import Progress, Runner, connect
+from curation.sources import Clip, write_manifest
+from curation.workers import FaceStage, FlowStage
+from faceloom import config
+from tests.e2e.command import CHEAP_SETTINGS, tree
+
+pytestmark = pytest.mark.e2e
+
+
+class _FaceStage(FaceStage):
+    """Dies as a decoder with a bug would."""
+
+    def decide(self, clip: Clip) -> tuple[Decision, Draft | None]:
+        if clip.source_key == "kills the face worker":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().decide(clip)
+
+
+class _FlowStage(FlowStage):
+    """Dies as a process out of memory would."""
+
+    def finish(self, decision: Decision, draft: Draft) -> tuple[Decision, dict[str, bytes] | None]:
+        if decision.clip.source_key == "kills the flow worker":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().finish(decision, draft)
+
+
+@pytest.fixture
+def no_ray_left() -> Iterator[None]:
+    """The session's process is connected to no cluster afterwards."""
+    yield
+    ray.shutdown()
+
+
+def _run(manifest: Path, out: Path, *more: str) -> Progress:
+    settings = config.load(CurationConfig, "demo", [*CHEAP_SETTINGS, *more])
+    return Runner(prepare(settings, manifest, out), lambda progress: None).run()
+
+
+@pytest.mark.usefixtures("no_ray_left")
+def test_a_clip_that_kills_its_worker_twice_has_failed_and_no_other_is_lost(
+    footage: dict[str, Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    man = footage["talking_man.mp4"].path
+    clips = [
+        Clip("test", "kills the face worker", man),
+        Clip("test", "kills the flow worker", man),
+        footage["too_short.mp4"],
+        Clip("test", "innocent", man),
+        footage["frozen.mp4"],
+    ]
+    write_manifest(clips, tmp_path / "manifest.parquet")
+    monkeypatch.setattr("curation.run.FaceWorker", ray.remote(_FaceStage))
+    monkeypatch.setattr("curation.run.FlowWorker", ray.remote(_FlowStage))
+    connect("local")
+
+    progress = _run(tmp_path / "manifest.parquet", tmp_path / "dataset")
+
+    rows = {row["source_key"]: row for row in read_ledger(tmp_path / "dataset").to_pylist()}
+    assert {key: (row["outcome"], row["stage"], row["rule"] or row["error"]) for key, row in rows.items()} == {
+        "kills the face worker": ("failed", "face", "WorkerDied"),
+        "kills the flow worker": ("failed", "flow", "WorkerDied"),
+        "too_short.mp4": ("rejected", None, "too_short"),
+        "innocent": ("kept", None, None),
+        "frozen.mp4": ("rejected", None, "motion"),
+    }
+    assert "died 2 times" in rows["kills the face worker"]["message"]
+    assert rows["kills the flow worker"]["found_share"] == 1.0, "what the face stage measured is kept"
+    assert (progress.decided, progress.worker_deaths) == (5, 4)
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Cluster]:
+    """Two Ray nodes of one CPU each on this machine, with object stores of their own."""
+    size = 256 * 1024 * 1024
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": size})
+    cluster.add_node(num_cpus=1, object_store_memory=size)
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_two_nodes_write_the_bytes_that_one_writes(
+    two_nodes: Cluster, manifest: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    connect(two_nodes.address)
+    assert [node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"]] == [1.0, 1.0]
+
+    # Two workers of 0.8 CPU each cannot share a node of one.
+    _run(manifest, tmp_path / "dataset", "run.face.cpus=0.8", "run.flow.cpus=0.8")
+
+    assert tree(tmp_path / "dataset") == tree(undisturbed)
