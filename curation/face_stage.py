@@ -291,7 +291,7 @@ def _draft(
         try:
             sound = read_sound(clip.path, float(sampling.times_s[best.start]), n_valid / sampling.fps)
             audio = "none" if sound is None else "kept"
-        except av.FFmpegError:
+        except (av.FFmpegError, ValueError):  # ValueError: the resampler, when rate or layout changes mid-stream
             audio = "unreadable"
     record, crop = best.record, best.crop
     fields = {
