@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from curation.preflight import Plan
 from curation.run import Progress
@@ -27,7 +28,7 @@ def progress_display(console: Console) -> Iterator[Callable[[Progress], None]]:
             nonlocal last
             if time.monotonic() - last >= _PLAIN_EVERY_S:
                 last = time.monotonic()
-                console.print(_sentence(progress), highlight=False)
+                console.print(_sentence(progress), highlight=False, markup=False, emoji=False)
 
         yield line
         return
@@ -36,7 +37,7 @@ def progress_display(console: Console) -> Iterator[Callable[[Progress], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Bar(*columns, console=console) as bar:
         task = bar.add_task("", total=None)
@@ -79,7 +80,7 @@ def plan_table(plan: Plan) -> Table:
         "all statistics": "yes" if plan.all_statistics else "no",
         "run": plan.record.config_fingerprint,
     }.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     return table
 
 
@@ -100,7 +101,7 @@ def outcome_table(ledger: pa.Table) -> Table:
         table.add_column(column)
     table.add_column("clips", justify="right")
     for outcome, because, clips in outcome_counts(ledger):
-        table.add_row(outcome, because, str(clips))
+        table.add_row(outcome, Text(because), str(clips))
     return table
 
 
@@ -114,9 +115,9 @@ def print_clips(ledger: pa.Table, console: Console) -> None:
     rows = ledger.to_pylist()
     for row in rows:
         numbers = ["" if row[name] is None else f"{row[name]:.4g}" for name in ("value", "threshold")]
-        table.add_row(row["source_key"], row["outcome"], row["rule"] or row["error"] or "", *numbers)
+        table.add_row(Text(row["source_key"]), row["outcome"], Text(row["rule"] or row["error"] or ""), *numbers)
     console.print(table)
     for row in rows:
         if row["outcome"] == "failed":
             text = f"failed in {row['stage']}: {row['source_key']}: {row['message']}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -66,9 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(label: str, message: str) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]{label}:[/] ", end="")
-    console.print(message, markup=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(f"{label}: ", style="bold red", end="")
+    console.print(message)
+
+
+def _console() -> Console:
+    """Standard output, with brackets and colons in file names left as they are."""
+    return Console(markup=False, emoji=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -101,7 +106,7 @@ def models_list(as_json: AsJson = False) -> None:
         table.add_row(row.name, _state(state), f"{row.size_bytes / 1e6:.1f}", row.licence, row.note)
     for model in hub:
         table.add_row(model.name, "from hub", "", model.licence, f"{model.hub_id}: {model.note}")
-    Console().print(table)
+    _console().print(table)
 
 
 @models_app.command("fetch", epilog="Example: faceloom models fetch --for demo")
@@ -195,7 +200,7 @@ def curate(
     from curation.preflight import idle_gpus, prepare
     from curation.run import Runner, connect
 
-    console = Console()
+    console = _console()
     settings = config.load(CurationConfig, source, overrides or ())
     prepared = prepare(settings, manifest, out, limit, all_statistics)
     if plan:
@@ -222,11 +227,11 @@ def verify(dataset: DatasetFolder, as_json: AsJson = False) -> None:
         _print_json([vars(problem) for problem in problems])
     else:
         for problem in problems:
-            Console().print(str(problem), highlight=False, markup=False, soft_wrap=True)
+            _console().print(str(problem), highlight=False, soft_wrap=True)
     if problems:
         raise CheckFailed(f"{dataset}: {len(problems)} problems")
     if not as_json:
-        Console().print(f"{dataset}: every file is as it was written")
+        _console().print(f"{dataset}: every file is as it was written")
 
 
 @app.command("status", epilog="Example: faceloom status dataset --clips")
@@ -248,7 +253,7 @@ def status(
             {"complete": record.complete, "clips": record.manifest.clips, "decided": len(ledger), "outcomes": counts}
         )
         return
-    console = Console()
+    console = _console()
     state = "complete" if record.complete else "unfinished; the same `faceloom curate` command goes on with it"
     console.print(f"{dataset}: {len(ledger)} of {record.manifest.clips} clips decided; {state}")
     console.print(outcome_table(ledger))
@@ -281,7 +286,7 @@ def demo(
     from curation.inspect import write_contact_sheets
     from curation.ledger import read_ledger
 
-    console = Console()
+    console = _console()
     models.fetch(_models_of("demo") + [name for name in models.files() if name.startswith("demo/")], console.print)
     manifest, dataset, sheets = out / "manifest.parquet", out / "dataset", out / "contact-sheets"
     _write_manifest(demo_clips(out / "videos"), manifest)
