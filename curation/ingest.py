@@ -31,44 +31,51 @@ class Listing:
     clips: tuple[Clip, ...]
     ignored: Mapping[str, int]
     """Files that are no videos by their name: how many of each suffix, lower case, "" for none."""
-    unreadable: tuple[str, ...]
-    """Folders that could not be listed, relative to the root: what lies in them is unknown."""
+    left_out: Mapping[str, str]
+    """Videos that the manifest cannot hold and folders that could not be listed, relative to the root: the reason of each."""
 
 
 def folder_clips(root: Path, dataset: str | None = None, licence: str = "unknown") -> Listing:
     """Every video below ``root``, one clip each; ``dataset`` is the folder's name unless given.
 
     The source key is the path relative to ``root`` with ``/`` and in Unicode's composed form (NFC), so that a copy made by
-    way of macOS keeps its keys. Links are followed; a folder that several paths lead to is listed once, and under its
-    own path if that lies below ``root``. Files with the bytes of an earlier one name it in ``duplicate_of``.
-    Raises :class:`UserError` when ``root`` is no folder or holds no video.
+    way of macOS keeps its keys; of names that this makes equal, the first is listed. Links are followed; a folder that
+    several paths lead to is listed once, and under its own path if that lies below ``root``. Files with the bytes of an
+    earlier one name it in ``duplicate_of``. Raises :class:`UserError` when ``root`` is no folder or holds no video.
     """
     root = Path(os.path.normpath(root.absolute()))
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"{root} {state}; give --root the folder that holds the videos")
-    videos, ignored, unreadable = _walk(root)
-    if not videos:
+    videos, ignored, left_out = _walk(root)
+    by_key: dict[str, Path] = {}
+    for key, path in sorted((unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in videos):
+        if not _is_utf8(path):
+            left_out[_shown(path, root)] = "its path is not UTF-8; rename what is escaped here"
+        elif key in by_key:
+            left_out[_shown(path, root)] = "another file has the same name in another Unicode form; rename one"
+        else:
+            by_key[key] = path
+    if not by_key:
         seen = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
-        denied = "".join(f"; {folder} cannot be listed" for folder in unreadable)
+        reasons = "".join(f"; {name}: {reason}" for name, reason in sorted(left_out.items())[:3])
         raise UserError(
-            f"no video below {root} (found: {seen or 'no files'}{denied}); "
+            f"no video below {root} (found: {seen or 'no files'}{reasons}); "
             f"a video's name ends in {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
-    by_key = sorted((unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in videos)
-    duplicates = _duplicates(by_key)
+    duplicates = _duplicates(by_key.items())
     clips = [
-        Clip(dataset or root.name, key, _text(path), licence=licence, duplicate_of=duplicates.get(key))
-        for key, path in by_key
+        Clip(dataset or root.name, key, str(path), licence=licence, duplicate_of=duplicates.get(key))
+        for key, path in by_key.items()
     ]
-    return Listing(tuple(clips), dict(sorted(ignored.items())), tuple(sorted(unreadable)))
+    return Listing(tuple(clips), dict(sorted(ignored.items())), dict(sorted(left_out.items())))
 
 
-def _walk(root: Path) -> tuple[list[Path], Counter[str], list[str]]:
-    """Videos, other files by suffix, and folders that cannot be listed. Linked folders come after all real ones."""
+def _walk(root: Path) -> tuple[list[Path], Counter[str], dict[str, str]]:
+    """Videos, other files by suffix, and why a folder is left out. Linked folders come after all real ones."""
     videos: list[Path] = []
     ignored: Counter[str] = Counter()
-    unreadable: list[str] = []
+    left_out: dict[str, str] = {}
     walked: set[tuple[int, int]] = set()
     folders, links = [root], list[Path]()
     while folders or links:
@@ -85,9 +92,9 @@ def _walk(root: Path) -> tuple[list[Path], Counter[str], list[str]]:
                     (links if path.is_symlink() else folders).append(path)
                 else:
                     ignored[path.suffix.lower()] += 1
-        except OSError:
-            unreadable.append(folder.relative_to(root).as_posix())
-    return videos, ignored, unreadable
+        except OSError as error:
+            left_out[_shown(folder, root)] = f"cannot be listed, its videos are missing ({error.strerror})"
+    return videos, ignored, left_out
 
 
 def _duplicates(by_key: Iterable[tuple[str, Path]]) -> dict[str, str]:
@@ -121,10 +128,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _text(path: Path) -> str:
-    """The path as the manifest can hold it."""
+def _is_utf8(path: Path) -> bool:
+    """Whether the manifest can hold the path."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise UserError(f"{os.fsencode(path)!r} is not a UTF-8 name; rename the file") from None
-    return str(path)
+        return False
+    return True
+
+
+def _shown(path: Path, root: Path) -> str:
+    """The path relative to ``root``, with escapes for what is not UTF-8, so that it can be printed."""
+    return os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")

@@ -155,8 +155,8 @@ def ingest_folder(
     if listing.ignored:
         counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in listing.ignored.items())
         typer.echo(f"passed over, no videos by their names: {counts}")
-    for folder in listing.unreadable:
-        typer.echo(f"cannot be listed, its videos are missing: {folder}", err=True)
+    for name, reason in listing.left_out.items():
+        typer.echo(f"left out: {name}: {reason}", err=True)
 
 
 @ingest_app.command("demo", epilog="Example: faceloom ingest demo --root demo-videos --out demo.parquet")

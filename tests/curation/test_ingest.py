@@ -113,14 +113,33 @@ def test_folders_that_cannot_be_listed_are_named(tmp_path, put, monkeypatch):
 
     monkeypatch.setattr(type(tmp_path), "iterdir", iterdir)
     listing = folder_clips(tmp_path)
-    assert listing.unreadable == ("locked",)
+    assert listing.left_out == {"locked": "cannot be listed, its videos are missing (Permission denied)"}
     assert len(listing.clips) == 1
 
 
-def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path):
+def test_a_name_that_is_not_utf8_is_left_out_and_the_rest_listed(tmp_path, put):
+    put("a.mp4", "z.mp4")
     (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"caf\\xe9\.mp4.*rename"):
+    listing = folder_clips(tmp_path)
+    assert [clip.source_key for clip in listing.clips] == ["a.mp4", "z.mp4"]
+    ((name, reason),) = listing.left_out.items()
+    assert name == r"caf\xe9.mp4"
+    assert "rename" in reason
+
+
+def test_a_tree_of_unusable_names_says_why(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"caf\\xe9\.mp4: its path is not UTF-8"):
         folder_clips(tmp_path)
+
+
+def test_of_names_that_differ_only_in_their_unicode_form_the_first_is_listed(tmp_path, put):
+    composed, decomposed = (unicodedata.normalize(form, "Zoë.mp4") for form in ("NFC", "NFD"))
+    put(composed, decomposed, "a.mp4")
+    listing = folder_clips(tmp_path)
+    assert [clip.path for clip in listing.clips] == [str(tmp_path / decomposed), str(tmp_path / "a.mp4")]
+    assert list(listing.left_out) == [composed]
+    assert len({clip.clip_id for clip in listing.clips}) == 2
 
 
 def test_root_must_be_a_folder_with_a_video(tmp_path, put):
