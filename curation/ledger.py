@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from curation.outcome import Failed, Kept, Outcome, Rejected
 from curation.sources import Clip
 from curation.statistics import STATISTICS
-from shards.dataset import ledger_path, part_name
+from faceloom.errors import UserError
+from shards.dataset import LEDGER_FOLDER, ledger_path, part_name
 from shards.storage import make_folder, write_atomic
 
 SCHEMA = pa.schema(
@@ -105,11 +106,21 @@ def committed(root: Path, blocks: int) -> set[int]:
 
 
 def read_ledger(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """All fragments of a dataset, in manifest order; an empty table when there is none yet."""
-    fragments = sorted((root / "ledger").glob("part-*.parquet"))
-    if not fragments:
-        return SCHEMA.empty_table().select(list(columns) if columns else SCHEMA.names)
-    return pa.concat_tables([pq.read_table(f, columns=list(columns) if columns else None) for f in fragments])
+    """All fragments of a dataset, in manifest order; an empty table when there is none yet.
+
+    Raises :class:`UserError` naming a fragment that cannot be read.
+    """
+    names = list(columns) if columns else None
+    tables = []
+    for fragment in sorted((root / LEDGER_FOLDER).glob("part-*.parquet")):
+        try:
+            tables.append(pq.read_table(fragment, columns=names))
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"{fragment} cannot be read ({error}); delete it and run the same `faceloom curate` command again: "
+                "its block is decided anew"
+            ) from None
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table().select(names or SCHEMA.names)
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -69,7 +69,7 @@ class ManifestSummary(_Record):
 class DatasetRecord(_Record):
     """``dataset.json``. It holds no time stamp, so that equal runs write equal bytes.
 
-    ``fingerprints`` maps a group of fields to the sha256 that identifies weights, config and code which made them.
+    ``fingerprints`` maps a group of fields to the sha256 that identifies weights, config and version which made them.
     The file also carries a checksum of its own content, which :meth:`load` requires.
     """
 
@@ -101,7 +101,7 @@ class DatasetRecord(_Record):
             raise UserError(
                 f"no readable dataset at {root}: {path}: {error.strerror}; give the folder `faceloom curate` wrote"
             ) from None
-        remedy = "run the same `faceloom curate` command again to rewrite it"
+        remedy = "delete it and run the same `faceloom curate` command again: it is rebuilt"
         try:
             tree = json.loads(data)
             version = tree.pop("schema_version")
