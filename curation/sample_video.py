@@ -5,6 +5,7 @@ import itertools
 import platform
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Literal
 
 import av
 import numpy as np
@@ -27,7 +28,9 @@ class SampleVideoConfig(Section):
 
     crf: int = Field(14, ge=0, le=51)
     """x264's constant rate factor; 14 is visually lossless."""
-    preset: str = "medium"
+    preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+    ] = "medium"
 
 
 def encode_sample(frames: np.ndarray, fps: float, sound: np.ndarray | None, config: SampleVideoConfig) -> bytes:
@@ -79,7 +82,7 @@ def read_sound(path: str, start_s: float, duration_s: float) -> np.ndarray | Non
     """Sound of ``[start_s, start_s + duration_s)`` in the container's clock, float32 ``[1 or 2, N]`` at 48 kHz.
 
     Silence fills where the track begins later, pauses or ends earlier. None when the file has no sound there. Raises
-    ``av.FFmpegError`` when its audio cannot be decoded.
+    ``av.FFmpegError`` when its audio cannot be decoded, ``ValueError`` when its rate or layout changes on the way.
     """
     count = round(duration_s * _AUDIO_RATE)
     with av.open(path) as container:

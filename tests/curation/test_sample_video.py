@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from curation.sample_video import SampleVideoConfig, decode_sample, encode_sample, read_sound
 from tests.videos import SOUND_RATE, clicks, first_click_s, number_of, numbered, write
@@ -22,6 +23,11 @@ def scenery(count: int, height: int, width: int) -> np.ndarray:
     rng = np.random.default_rng(3)
     wide = rng.integers(0, 256, (height // 8, (width + 8 * count) // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     return np.stack([wide[:height, 5 * i : 5 * i + width] for i in range(count)])
+
+
+def test_a_preset_that_x264_does_not_know_is_refused() -> None:
+    with pytest.raises(ValidationError, match="veryslow"):
+        SampleVideoConfig.model_validate({"preset": "quick"})
 
 
 def test_two_encodes_give_equal_bytes() -> None:
