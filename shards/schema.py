@@ -75,6 +75,7 @@ META_KEYS = (
     "valid_x0x1",
     "crop_mode",
     "found",
+    "audio",
     "reference_frame",
     "face_frame",
     "face_encoder",

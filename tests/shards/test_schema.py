@@ -1,11 +1,16 @@
 import numpy as np
 import pytest
 
-from shards.schema import FIELDS, decode_field, encode_field, layer_fields
+from landmarks import record
+from shards.schema import BLENDSHAPES, FIELDS, LANDMARKS, decode_field, encode_field, layer_fields
 from tests.shards.conftest import clip_key, sample_values
 
 VALUES = sample_values(clip_key(0))
 ARRAYS = [field for field in FIELDS.values() if field.dtype is not None]
+
+
+def test_the_schema_holds_what_the_landmark_record_holds() -> None:
+    assert (LANDMARKS, BLENDSHAPES) == (record.POINTS, record.BLENDSHAPES)
 
 
 @pytest.mark.parametrize("name", FIELDS)
