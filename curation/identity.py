@@ -78,23 +78,18 @@ def face_encoder(config: FaceConfig) -> FaceEncoder | None:
     return None
 
 
-def choose_frame(
-    clip_id: str, purpose: str, found: np.ndarray, yaw_deg: np.ndarray, sharp: np.ndarray | None = None
-) -> int:
+def choose_frame(clip_id: str, purpose: str, found: np.ndarray, yaw_deg: np.ndarray) -> int:
     """A frame of the clip to show the person, drawn uniformly from the suitable ones (SkyReels-A1 §3.3).
 
-    Suitable: a face was ``found`` [T] bool, it is turned at most 30° (``yaw_deg`` [T], any value where not found), and
-    it is ``sharp`` [T] bool, if given. Without a suitable frame: the most frontal found one. The draw depends on
-    ``clip_id`` and ``purpose`` alone, so a clip gets the same frame in every run and different purposes (face,
-    reference) draw independently. Raises ``ValueError`` if no frame has a face.
+    Suitable: a face was ``found`` [T] bool, turned at most 30° (``yaw_deg`` [T], any value where not found). Without a
+    suitable frame: the most frontal found one. The draw depends on ``clip_id`` and ``purpose`` alone, so a clip gets the
+    same frame in every run and different purposes (face, reference) draw independently. Raises ``ValueError`` if no
+    frame has a face.
     """
     if not found.any():
         raise ValueError(f"clip {clip_id}: no frame with a face to choose from")
     turned = np.where(found, np.abs(yaw_deg), np.inf)
-    suitable = turned <= MAX_YAW_DEG
-    if sharp is not None:
-        suitable &= sharp
-    candidates = np.flatnonzero(suitable)
+    candidates = np.flatnonzero(turned <= MAX_YAW_DEG)
     if len(candidates) == 0:
         return int(turned.argmin())
     draw = int.from_bytes(hashlib.sha256(f"{clip_id}:{purpose}".encode()).digest(), "big")

@@ -38,18 +38,10 @@ _LEDGER_COLUMNS = ["clip_id", "source_key", "outcome", "rule", "value", "thresho
 _BACKGROUND, _INK, _FAINT = (250, 250, 248), (25, 25, 25), (120, 120, 120)
 
 
-def contact_sheet(dataset: Path, clip_id: str) -> Picture:
-    """The sheet of one kept clip, RGB ``[H, W, 3]``.
-
-    Raises :class:`UserError` saying why there is none: no such clip, not kept, or a damaged shard.
-    """
-    return draw_sheet(next(_samples(dataset, clip_id)))
-
-
 def write_contact_sheets(dataset: Path, out: Path, clip: str | None = None) -> list[Path]:
     """Write ``out/<clip_id>.png`` for every kept clip, or for those that ``clip`` names: a clip id or a source key.
 
-    Raises :class:`UserError` as :func:`contact_sheet` does.
+    Raises :class:`UserError` saying why there is none: no such clip, not kept, or a damaged shard.
     """
     written = []
     try:

@@ -1,7 +1,7 @@
 """Typed configuration: pydantic sections, YAML files, dotted overrides; unknown keys are refused by name.
 
 A section lives beside the function it configures (``curation.motion.MotionConfig``); this module only knows how to
-read, override and print a tree of them.
+read and override a tree of them.
 """
 
 import difflib
@@ -65,11 +65,6 @@ def resolve(source: str) -> Path:
         return packaged[source]
     names = ", ".join(sorted(packaged)) or "none"
     raise UserError(f"no configuration file {source!r}; give a YAML file or one of the packaged names: {names}")
-
-
-def dump(config: Section) -> str:
-    """The whole tree as YAML, defaults included."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def _packaged_folder() -> Path:

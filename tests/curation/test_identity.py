@@ -97,12 +97,10 @@ def test_the_frame_depends_on_clip_and_purpose_alone():
     assert same < 30
 
 
-def test_only_found_frontal_and_sharp_frames_are_drawn():
+def test_only_found_and_frontal_frames_are_drawn():
     found = np.array([True, False, True, True, True])
     yaw = np.array([31.0, np.nan, -30.0, 5.0, -80.0])
-    sharp = np.array([True, True, True, False, True])
     assert {identity.choose_frame(f"c{i}", "face", found, yaw) for i in range(50)} == {2, 3}
-    assert {identity.choose_frame(f"c{i}", "face", found, yaw, sharp) for i in range(50)} == {2}
 
 
 def test_without_a_suitable_frame_the_most_frontal_found_one_is_taken():

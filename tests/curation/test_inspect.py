@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation import inspect, ledger
-from curation.inspect import contact_sheet, draw_sheet, write_contact_sheets
+from curation.inspect import draw_sheet, write_contact_sheets
 from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Rejected
 from curation.sample_video import SampleVideoConfig, encode_sample
@@ -145,11 +145,11 @@ def test_frames_that_are_not_as_they_seem_say_so():
     assert inspect._frame_caption(meta, 40) == "frame 40, 3.33 s, repeated"
 
 
-def test_one_picture_for_every_kept_clip(dataset, tmp_path):
+def test_one_picture_for_every_kept_clip(dataset, sheet, tmp_path):
     written = write_contact_sheets(dataset, tmp_path / "new" / "out")
     assert [path.name for path in written] == [f"{KEPT.clip_id}.png", f"{ALSO_KEPT.clip_id}.png"]
     read = cv2.imread(str(written[0]))[..., ::-1]
-    np.testing.assert_array_equal(read, contact_sheet(dataset, KEPT.clip_id))
+    np.testing.assert_array_equal(read, sheet)
 
 
 @pytest.mark.parametrize("name", [ALSO_KEPT.clip_id, ALSO_KEPT.source_key])
@@ -165,18 +165,18 @@ def test_a_clip_goes_by_its_id_or_its_source_key(dataset, tmp_path, name):
         ("nobody", "holds no clip nobody"),
     ],
 )
-def test_a_clip_without_a_sample_says_why(dataset, name, reason):
+def test_a_clip_without_a_sample_says_why(dataset, tmp_path, name, reason):
     with pytest.raises(UserError, match=reason):
-        contact_sheet(dataset, name)
+        write_contact_sheets(dataset, tmp_path / "out", name)
 
 
-def test_a_damaged_sample_is_named(dataset):
+def test_a_damaged_sample_is_named(dataset, tmp_path):
     tar = tar_path(dataset, 1)
     data = bytearray(tar.read_bytes())
     data[len(data) // 2] ^= 1
     tar.write_bytes(data)
     with pytest.raises(UserError, match=rf"{ALSO_KEPT.clip_id}\.\S+ is damaged.*faceloom verify"):
-        contact_sheet(dataset, ALSO_KEPT.clip_id)
+        write_contact_sheets(dataset, tmp_path / "out", ALSO_KEPT.clip_id)
 
 
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path):

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
+from curation.config import CurationConfig
 from faceloom import config
 from faceloom.errors import UserError
 
@@ -146,11 +147,10 @@ def test_a_packaged_config_is_found_by_name_and_an_unknown_name_lists_them(tmp_p
     assert "packaged names: tiny" in message_of("huge")
 
 
-def test_dump_reads_back_as_the_same_config(yaml_file):
-    original = Root(motion=Motion(yaw_range_deg=1e-7, mode="yes"), video=Video(fps=29.97))
-    assert config.load(Root, yaml_file(config.dump(original))) == original
-
-
 def test_a_section_cannot_be_changed_after_loading():
     with pytest.raises(ValidationError):
         Root().motion.mode = "all"
+
+
+def test_the_demo_measures_flow_as_machines_without_a_gpu_do():
+    assert config.load(CurationConfig, "demo").flow == config.load(CurationConfig, "cpu").flow
