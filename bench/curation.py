@@ -33,7 +33,7 @@ from curation.config import CurationConfig
 from curation.ingest import folder_clips
 from curation.ledger import Decision, read_ledger
 from curation.outcome import Kept
-from curation.preflight import PoolSizes, prepare
+from curation.preflight import PoolSizes, pool_sizes, prepare
 from curation.run import Runner, connect
 from curation.sources import Clip, open_manifest, write_manifest
 from curation.video import VideoError, probe
@@ -154,27 +154,26 @@ class ReadyRunner(Runner):
     """The product's runner, which begins its work only when all its workers have loaded their models."""
 
     ready_at: float
-    sizes: PoolSizes
 
-    def _pools(self, sizes: PoolSizes) -> Any:
-        pools = super()._pools(sizes)
+    def _pools(self) -> Any:
+        pools = super()._pools()
         for pool in pools:
             ray.wait(list(pool.starting), num_returns=len(pool.starting))
-        self.ready_at, self.sizes = time.perf_counter(), sizes
+        self.ready_at = time.perf_counter()
         return pools
 
 
 def ray_run(settings: CurationConfig, manifest: Path, out: Path) -> tuple[Timing, PoolSizes]:
     """One run of the product on a Ray of its own."""
     began = time.perf_counter()
-    connect(None)
+    sizes = pool_sizes(settings.run, connect(None))
     try:
-        runner = ReadyRunner(prepare(settings, manifest, out), lambda _progress: None)
+        runner = ReadyRunner(prepare(settings, manifest, out), sizes, lambda _progress: None)
         runner.run()
         ended = time.perf_counter()
     finally:
         ray.shutdown()
-    return Timing(runner.ready_at - began, ended - runner.ready_at), runner.sizes
+    return Timing(runner.ready_at - began, ended - runner.ready_at), sizes
 
 
 def pool_run(settings: CurationConfig, manifest: Path, out: Path, processes: int) -> Timing:

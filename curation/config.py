@@ -15,24 +15,29 @@ from curation.window import WindowConfig
 from faceloom.config import Section
 
 
-class PoolConfig(Section):
-    """One pool of workers and what Ray reserves for each of them."""
+class FacePoolConfig(Section):
+    """The workers of the face stage, and what Ray reserves for each of them."""
 
     workers: int = Field(0, ge=0)
     """0 means as many as the cluster has room for when the run starts."""
     cpus: float = Field(0.5, gt=0)
-    """Half a CPU each by default: where both pools share the CPUs, a clip is in one of them at a time."""
+    """Half a CPU by default, and for flow too: where both pools share the CPUs, a clip is in one of them at a time."""
+
+
+class FlowPoolConfig(FacePoolConfig):
+    """The workers of the flow stage."""
+
     gpus: float = Field(0.0, ge=0)
 
 
 class RunConfig(Section):
     """The Ray run: pools, blocks, admission."""
 
-    face: PoolConfig = PoolConfig()
-    flow: PoolConfig = PoolConfig()
+    face: FacePoolConfig = FacePoolConfig()
+    flow: FlowPoolConfig = FlowPoolConfig()
     block_clips: int = Field(256, ge=1)
     """Clips of the manifest whose kept ones make one shard."""
-    held_mib: int = Field(1024, ge=1)
+    held_mib: int = Field(4096, ge=1)
     """Memory for samples in work or waiting for their shard. When it is spent, only the oldest block goes on."""
 
 

@@ -1,7 +1,7 @@
 """What a run shows: a live line on a terminal, plain lines elsewhere, and tables of outcomes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from curation.preflight import Plan
+from curation.preflight import Plan, PoolSizes
 from curation.run import Progress
 
 _PLAIN_EVERY_S = 10.0
@@ -55,6 +55,7 @@ def _details(progress: Progress) -> str:
     rejected = progress.outcomes.total() - kept - failed
     parts = [f"{kept} kept", f"{rejected} rejected", f"{failed} failed"]
     parts += [f"{count} in {pool} work" for pool, count in progress.in_work.items() if count]
+    parts += [f"no {pool} worker yet" for pool in progress.waiting]
     if progress.worker_deaths:
         parts.append(f"{progress.worker_deaths} worker deaths")
     if progress.oldest is not None:
@@ -64,8 +65,8 @@ def _details(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def plan_table(plan: Plan) -> Table:
-    """The plan of a run, as ``--plan`` prints it."""
+def plan_table(plan: Plan, resources: Mapping[str, float], sizes: PoolSizes) -> Table:
+    """The plan of a run, as ``--plan`` prints it: ``resources`` are the cluster's, ``sizes`` the pools it gives."""
     table = Table(title="plan", show_header=False, title_justify="left")
     manifest = plan.record.manifest
     for name, value in {
@@ -74,6 +75,8 @@ def plan_table(plan: Plan) -> Table:
         "done": f"{len(plan.done)} blocks",
         "to do": f"{plan.blocks_left} blocks",
         "output": str(plan.out),
+        "cluster": f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU",
+        "workers": f"{sizes.face} face, {sizes.flow} flow",
         "flow": f"{plan.config.flow.model}, scale {plan.config.flow.scale:g}, {plan.config.flow.iterations} iterations",
         "face tokens": plan.config.face.encoder,
         "crop": plan.config.crop.mode,

@@ -32,7 +32,7 @@ from curation.sample_video import encode_sample, read_sound
 from curation.sources import Clip
 from curation.stages import StageClock
 from curation.track import Track, follow
-from curation.video import FrameReader, Probe, analysis_fps, in_span, probe, sample_indices
+from curation.video import FrameReader, Probe, SpanError, analysis_fps, in_span, probe, sample_indices
 from curation.window import candidate_windows, pad_to_window
 from landmarks.geometry import CanonicalFace, read_geometry
 from landmarks.record import LandmarkRecord, interpolate_missing, quantise
@@ -140,7 +140,8 @@ def examine(
         )
         findings.decoder = reader.decoder
     with clock.stage("motion"):
-        candidates = _candidates(track, clear, sampling, clip, config, statistics)
+        contested_s = census.times_s[contest]
+        candidates = _candidates(track, clear, contested_s, sampling, clip, config, statistics)
         best = _best(candidates, statistics, config)
         if best is not None:
             statistics |= best.statistics
@@ -158,7 +159,7 @@ def examine(
 def _sampling(probed: Probe, clip: Clip, config: CurationConfig) -> Sampling:
     span = in_span(probed.pts_s, clip.t0_s, clip.t1_s)
     if not len(span):
-        raise ValueError(
+        raise SpanError(
             f"the span [{clip.t0_s}, {clip.t1_s}) s lies outside {clip.path}, which lasts {probed.duration_s:.2f} s; "
             "correct the manifest"
         )
@@ -215,12 +216,17 @@ def _census_statistics(
 def _candidates(
     track: Track,
     clear: np.ndarray,
+    contested_s: np.ndarray,
     sampling: Sampling,
     clip: Clip,
     config: CurationConfig,
     statistics: dict[str, float],
 ) -> list[Candidate]:
-    """Every window that could become the sample; adds the track's own statistics to ``statistics``."""
+    """Every window that could become the sample; adds the track's own statistics to ``statistics``.
+
+    ``clear[T]`` are the frames away from a second character who is cut out. One who is tolerated over the clip, seen at the
+    times ``contested_s``, must not fill a window either.
+    """
     found, gap = track.record.found, config.character.max_gap
     no_starts = np.zeros(len(found), bool)
     single = stretches(found & clear, track.starts | _edges(clear), gap)
@@ -228,6 +234,7 @@ def _candidates(
         window
         for stretch in single
         for window in candidate_windows(stretch, found & clear, config.window, config.character)
+        if _looks_within(contested_s, sampling.times_s, window) <= config.character.max_contested_run
     ]
     statistics |= {
         "cuts": float(track.cuts),
@@ -317,6 +324,10 @@ def _draft(
         "audio": audio,
     }
     return Draft(fields, meta)
+
+
+def _looks_within(looks_s: np.ndarray, times_s: np.ndarray, window: tuple[int, int]) -> int:
+    return int(np.sum((looks_s >= times_s[window[0]]) & (looks_s <= times_s[window[1] - 1])))
 
 
 def _longest_s(spans: list[tuple[int, int]], fps: float) -> float:

@@ -1,5 +1,6 @@
 """Everything that can be known to be wrong before any work is done, and the plan of a run."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -102,25 +103,26 @@ def pool_sizes(run: RunConfig, resources: Mapping[str, float]) -> PoolSizes:
     """How many workers of each pool a cluster with ``resources`` (Ray's totals: CPU, GPU) has room for.
 
     A flow pool on GPUs is as large as these allow, and the face pool takes the CPUs that are left; on CPUs alone the two
-    share them. Raises :class:`UserError` that names the missing resource when a pool would have no worker.
+    share them. Workers beyond that can be asked for by number: they wait for nodes to come. Raises :class:`UserError` that
+    names the missing resource when there is no room now for one worker of each pool.
     """
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if cpus < run.face.cpus + run.flow.cpus or gpus < run.flow.gpus:
+        raise UserError(
+            f"a face worker needs {run.face.cpus:g} CPU, a flow worker {run.flow.cpus:g} CPU and {run.flow.gpus:g} GPU; "
+            f"the cluster has {cpus:g} CPU and {gpus:g} GPU; lower run.face.cpus, run.flow.cpus or run.flow.gpus, or add nodes"
+        )
+    for_face = max(1, run.face.workers) * run.face.cpus
     if run.flow.workers:
         flow = run.flow.workers
     elif run.flow.gpus:
-        flow = min(_fits(gpus, run.flow.gpus), _fits(cpus - run.face.cpus, run.flow.cpus))
+        flow = min(_fits(gpus, run.flow.gpus), _fits(cpus - for_face, run.flow.cpus))
     elif run.face.workers:
-        flow = _fits(cpus - run.face.workers * run.face.cpus, run.flow.cpus)
+        flow = _fits(cpus - for_face, run.flow.cpus)
     else:
         flow = _fits(cpus, run.face.cpus + run.flow.cpus)
-    face = run.face.workers or _fits(cpus - flow * run.flow.cpus, run.face.cpus)
-    for name, count, pool in (("face", face, run.face), ("flow", flow, run.flow)):
-        if count < 1:
-            raise UserError(
-                f"no room for a worker of run.{name}: it needs {pool.cpus:g} CPU and {pool.gpus:g} GPU, and the cluster has "
-                f"{cpus:g} CPU and {gpus:g} GPU for both pools; lower run.{name}.cpus or run.{name}.gpus, or add nodes"
-            )
-    return PoolSizes(face, flow)
+    flow = max(1, flow)
+    return PoolSizes(face=run.face.workers or max(1, _fits(cpus - flow * run.flow.cpus, run.face.cpus)), flow=flow)
 
 
 def idle_gpus(config: CurationConfig, resources: Mapping[str, float]) -> str | None:
@@ -141,7 +143,8 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
     choice = {name: sections[name] for name in deciding}
     landmarker = sha256_of("face_landmarker")
     flow = {key: value for key, value in sections["flow"].items() if key != "device"}
-    encoder = face_encoder(config.face)
+    # On the CPU: the driver reserves no GPU, and may have none.
+    encoder = face_encoder(config.face.model_copy(update={"device": "cpu"}))
     if encoder is not None and encoder.shape != (FACE_TOKENS, FACE_DIM):
         raise UserError(
             f"face.siglip_model: {config.face.siglip_model!r} gives tokens of {list(encoder.shape)}, the projector takes "
@@ -164,7 +167,7 @@ def _licences(manifest: Manifest, clips: int) -> tuple[str, ...]:
 
 def _refuse_absent_footage(manifest: Manifest) -> None:
     first: list[Clip] = list(islice((c for block in manifest.blocks(_PROBED_FILES) for c in block), _PROBED_FILES))
-    if not any(Path(clip.path).exists() for clip in first):
+    if not any(os.path.exists(clip.path) for clip in first):  # noqa: PTH110 - Path.exists raises on a closed folder
         raise UserError(
             f"none of the first {len(first)} files of {manifest.path} exist here, such as {first[0].path}; "
             "mount the footage, or make the manifest again with: faceloom ingest"

@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,9 @@ from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskErro
 
 from curation.ledger import TELEMETRY_FOLDER, Decision, write_fragment, write_telemetry
 from curation.outcome import Failed, Kept, Outcome, Rejected
-from curation.preflight import Plan, PoolSizes, pool_sizes
+from curation.preflight import Plan, PoolSizes
 from curation.sources import Clip
+from curation.video import VideoError
 from curation.workers import FaceWorker, FlowWorker
 from faceloom.errors import UserError
 from shards.dataset import LEDGER_FOLDER, SHARD_FOLDER, ledger_path
@@ -32,9 +34,13 @@ from shards.schema import BASE_LAYER
 from shards.storage import remove_temporaries
 from shards.writer import write_layer
 
+logger = getLogger(__name__)
+
 # What a finished sample weighs, tokens included; only the admission of clips rests on it.
 _SAMPLE_MIB = 4
 _TRIES = 2
+_DOOMED = 20
+_BAD_FILES = frozenset(kind.__name__ for kind in VideoError.__subclasses__())
 _FAILED_STARTS = 3
 _WRITERS = 2
 
@@ -50,6 +56,8 @@ class Progress:
     worker_deaths: int = 0
     oldest: tuple[str, float] | None = None
     """Source key and seconds in a worker of the clip that has been there longest."""
+    waiting: tuple[str, ...] = ()
+    """Pools that have clips to work on and no worker yet."""
 
 
 @dataclass
@@ -79,51 +87,83 @@ class _Block:
 
 
 class _Pool:
-    """Actors of one kind. An actor is idle, busy with one job, or starting; a dead one is replaced."""
+    """Actors of one kind. An actor is idle, busy with one job, or starting; a dead one is replaced.
+
+    A job that outlived its worker waits for the replacement, so that its next worker is a fresh one.
+    """
 
     def __init__(self, name: Literal["face", "flow"], size: int, create: Callable[[], Any]) -> None:
         self.name = name
         self._create = create
         self.idle: list[Any] = []
         self.busy: dict[ray.ObjectRef, tuple[Any, _Job, ray.ObjectRef]] = {}
-        self.starting: dict[ray.ObjectRef, Any] = {}
+        self.starting: dict[ray.ObjectRef, tuple[Any, _Job | None]] = {}
         self._failed_starts = 0
+        self._failures_in_row = 0
         for _ in range(size):
-            self.start()
+            self.start(None)
 
-    def start(self) -> None:
+    def start(self, job: _Job | None) -> None:
         actor = self._create()
-        self.starting[actor.__ray_ready__.remote()] = actor
+        self.starting[actor.__ray_ready__.remote()] = (actor, job)
 
     def started(self, ref: ray.ObjectRef) -> None:
-        """An actor answered, or died while it loaded its models."""
-        actor = self.starting.pop(ref)
+        """An actor has loaded its models, or died of it."""
+        actor, job = self.starting.pop(ref)
         try:
             ray.get(ref)
         except RayActorError as error:
             self._failed_starts += 1
             if self._failed_starts >= _FAILED_STARTS:
                 raise UserError(f"{self.name} workers cannot start: {_reason(error)}") from None
-            self.start()
-        else:
-            self._failed_starts = 0
+            self.start(job)
+            return
+        self._failed_starts = 0
+        if job is None:
             self.idle.append(actor)
+        else:
+            self.submit(actor, job)
 
-    def replace(self, actor: Any) -> None:
+    def submit(self, actor: Any, job: _Job) -> None:
+        job.since = time.monotonic()
+        if job.decision is None:
+            decision, payload = actor.decide.options(num_returns=2).remote(job.clip)
+        else:
+            decision, payload = actor.finish.options(num_returns=2).remote(job.decision, job.draft)
+        self.busy[decision] = (actor, job, payload)
+
+    def release(self, actor: Any, outcome: Outcome) -> None:
+        """Take an actor back after its clip, or retire it when the clip failed in a way that may be the worker's own."""
+        if not isinstance(outcome, Failed) or outcome.error in _BAD_FILES:
+            self._failures_in_row = 0
+            self.idle.append(actor)
+            return
+        self._failures_in_row += 1
+        if self._failures_in_row >= _DOOMED:
+            raise UserError(
+                f"the last {_DOOMED} clips all failed in {outcome.stage} ({outcome.error}: {outcome.message}); that "
+                "is hardly their fault: mend it, delete the ledger fragments that hold these failures, and run the same "
+                "command again"
+            )
+        self.replace(actor, None)
+
+    def replace(self, actor: Any, job: _Job | None) -> None:
         # It may be unreachable rather than dead, and would then keep its CPU.
         ray.kill(actor)
-        self.start()
+        self.start(job)
 
     def stop(self) -> None:
-        for actor in [*self.idle, *(a for a, _, _ in self.busy.values()), *self.starting.values()]:
+        actors = [*self.idle, *(actor for actor, *_ in [*self.busy.values(), *self.starting.values()])]
+        for actor in actors:
             ray.kill(actor)
 
 
 class Runner:
     """Carries out a :class:`Plan` on the Ray cluster that this process is connected to."""
 
-    def __init__(self, plan: Plan, report: Callable[[Progress], None]) -> None:
+    def __init__(self, plan: Plan, sizes: PoolSizes, report: Callable[[Progress], None]) -> None:
         self._plan = plan
+        self._sizes = sizes
         self._report = report
         self._blocks = self._blocks_left()
         self._open: dict[int, _Block] = {}
@@ -145,8 +185,7 @@ class Runner:
             remove_temporaries(folder)
         plan.record.model_copy(update={"complete": False, "shards": (), "ledger": ()}).save(plan.out)
         if plan.blocks_left:
-            sizes = pool_sizes(plan.config.run, ray.cluster_resources())
-            face, flow = self._pools(sizes)
+            face, flow = self._pools()
             try:
                 self._loop(face, flow)
             finally:
@@ -166,18 +205,19 @@ class Runner:
         ledger = tuple(hashlib.sha256(ledger_path(plan.out, part).read_bytes()).hexdigest() for part in blocks)
         plan.record.model_copy(update={"complete": True, "shards": shards, "ledger": ledger}).save(plan.out)
 
-    def _pools(self, sizes: PoolSizes) -> tuple[_Pool, _Pool]:
+    def _pools(self) -> tuple[_Pool, _Pool]:
         config, run = self._plan.config, self._plan.config.run
         settings = ray.put(config)
 
         def face_worker() -> Any:
-            options = FaceWorker.options(num_cpus=run.face.cpus, num_gpus=run.face.gpus)
-            return options.remote(settings, self._plan.all_statistics)
+            return FaceWorker.options(num_cpus=run.face.cpus).remote(settings, self._plan.all_statistics)
 
         def flow_worker() -> Any:
             return FlowWorker.options(num_cpus=run.flow.cpus, num_gpus=run.flow.gpus).remote(settings)
 
-        return _Pool("face", sizes.face, face_worker), _Pool("flow", sizes.flow, flow_worker)
+        # Flow first: where more workers are asked for than fit now, the other pool must not take its last place.
+        flow = _Pool("flow", self._sizes.flow, flow_worker)
+        return _Pool("face", self._sizes.face, face_worker), flow
 
     def _loop(self, face: _Pool, flow: _Pool) -> None:
         while True:
@@ -208,6 +248,11 @@ class Runner:
         oldest = min(jobs, key=lambda job: job.since, default=None)
         self.progress.in_work = {"face": len(face.busy), "flow": len(flow.busy)}
         self.progress.oldest = (oldest.clip.source_key, time.monotonic() - oldest.since) if oldest else None
+        self.progress.waiting = tuple(
+            pool.name
+            for pool, queue in ((face, self._face_queue), (flow, self._flow_queue))
+            if queue and not pool.idle and not pool.busy
+        )
         self._report(self.progress)
 
     def _blocks_left(self) -> Iterator[tuple[int, list[Clip]]]:
@@ -234,16 +279,10 @@ class Runner:
 
     def _dispatch(self, pool: _Pool, queue: deque[_Job]) -> None:
         while pool.idle and queue:
-            actor, job = pool.idle.pop(), queue.popleft()
-            job.since = time.monotonic()
-            if job.decision is None:
-                decision, payload = actor.decide.options(num_returns=2).remote(job.clip)
-            else:
-                decision, payload = actor.finish.options(num_returns=2).remote(job.decision, job.draft)
-            pool.busy[decision] = (actor, job, payload)
+            pool.submit(pool.idle.pop(), queue.popleft())
 
     def _face_done(self, pool: _Pool, ref: ray.ObjectRef) -> None:
-        result = self._result(pool, ref, self._face_queue)
+        result = self._result(pool, ref)
         if result is None:
             return
         job, decision, draft = result
@@ -254,15 +293,13 @@ class Runner:
             self._decide(job, decision, None)
 
     def _flow_done(self, pool: _Pool, ref: ray.ObjectRef) -> None:
-        result = self._result(pool, ref, self._flow_queue)
+        result = self._result(pool, ref)
         if result is not None:
             job, decision, sample = result
             self._decide(job, decision, sample if isinstance(decision.outcome, Kept) else None)
 
-    def _result(
-        self, pool: _Pool, ref: ray.ObjectRef, queue: deque[_Job]
-    ) -> tuple[_Job, Decision, ray.ObjectRef] | None:
-        """What an actor returned; None when it died and its job was queued again or given up."""
+    def _result(self, pool: _Pool, ref: ray.ObjectRef) -> tuple[_Job, Decision, ray.ObjectRef] | None:
+        """What an actor returned; None when it did not, and its job was queued again or given up."""
         actor, job, payload = pool.busy.pop(ref)
         try:
             decision: Decision = ray.get(ref)
@@ -272,25 +309,27 @@ class Runner:
                 pool.idle.append(actor)
                 job.decision = job.draft = None
                 self._face_queue.appendleft(job)
-            elif isinstance(error, RayTaskError):
-                pool.idle.append(actor)
-                self._give_up(job, pool, type(error.cause).__name__, _reason(error))
+                return None
+            self.progress.worker_deaths += 1
+            logger.warning("the %s worker of %s is lost: %s", pool.name, job.clip.path, _reason(error))
+            job.tries += 1
+            if job.tries < _TRIES:
+                pool.replace(actor, job)
             else:
-                self.progress.worker_deaths += 1
-                pool.replace(actor)
-                job.tries += 1
-                if job.tries < _TRIES:
-                    queue.appendleft(job)
-                else:
-                    message = f"the worker died {job.tries} times on this clip: {_reason(error)}"
-                    self._give_up(job, pool, "WorkerDied", message)
+                pool.replace(actor, None)
+                self._give_up(job, pool.name)
             return None
-        pool.idle.append(actor)
+        pool.release(actor, decision.outcome)
         return job, decision, payload
 
-    def _give_up(self, job: _Job, pool: _Pool, error: str, message: str) -> None:
+    def _give_up(self, job: _Job, pool: str) -> None:
+        # What Ray says of a death names processes and nodes, and would differ from run to run.
+        message = (
+            f"{job.clip.path}: the {pool} worker was lost {job.tries} times over this clip; "
+            "re-encode it or remove it from the manifest"
+        )
         known = job.decision or Decision(job.clip, Kept())
-        self._decide(job, dataclasses.replace(known, outcome=Failed(pool.name, error, message)), None)
+        self._decide(job, dataclasses.replace(known, outcome=Failed(pool, "WorkerDied", message)), None)
 
     def _decide(self, job: _Job, decision: Decision, sample: ray.ObjectRef | None) -> None:
         block = job.block
@@ -352,12 +391,17 @@ def connect(address: str | None) -> dict[str, float]:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         _refuse_dead_address(address)
         # MediaPipe writes to stderr for every clip; failures reach the ledger with their message.
-        quiet = {"env_vars": {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}}
+        quiet = {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
         # An actor that reserves no GPU sees none, so that `flow.device: auto` never takes one behind the scheduler's back.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+        hidden = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+        os.environ.update(hidden)
         try:
             ray.init(
-                address=address, include_dashboard=False, log_to_driver=False, runtime_env=quiet, logging_level="error"
+                address=address,
+                include_dashboard=False,
+                log_to_driver=False,
+                runtime_env={"env_vars": quiet | hidden},
+                logging_level="error",
             )
         except (ConnectionError, ValueError) as error:
             raise _no_cluster(address, error) from None

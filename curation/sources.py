@@ -104,16 +104,32 @@ def open_manifest(path: Path) -> Manifest:
         with pq.ParquetFile(path) as file:
             missing = [field.name for field in SCHEMA if field.name not in file.schema_arrow.names]
             rows = file.metadata.num_rows
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a Parquet file ({error}); make it again with: faceloom ingest") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path} is not a readable Parquet file ({error}); make it again with: faceloom ingest"
+        ) from None
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; make it again with: faceloom ingest")
     if rows == 0:
         raise UserError(f"{path} holds no clips; make it again with: faceloom ingest")
+    _refuse_stale_ids(path)
     _refuse_repeats(pq.read_table(path, columns=["clip_id", "source_key"]), str(path))
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return Manifest(path=path, clips=rows, sha256=digest)
+
+
+def _refuse_stale_ids(path: Path) -> None:
+    identity = ["dataset", "source_key", "t0_s", "t1_s"]
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["clip_id", *identity]):
+            for row in batch.to_pylist():
+                stored = row.pop("clip_id")
+                if Clip(path="", **row).clip_id != stored:
+                    raise UserError(
+                        f"{path}: the clip id of {row['source_key']} does not belong to its dataset, source key and span; "
+                        "make the manifest again with: faceloom ingest"
+                    )
 
 
 def _refuse_repeats(table: pa.Table, label: str) -> None:

@@ -11,6 +11,8 @@ from curation.shots import CutFinder, ShotConfig
 from landmarks.geometry import CanonicalFace, metric_landmarks
 from landmarks.record import BLENDSHAPES, POINTS, LandmarkRecord
 
+_PIECE = 1024
+
 
 @dataclass(frozen=True)
 class Track:
@@ -57,7 +59,10 @@ def follow(
             previous = face.box
     cuts = finder_of_cuts.cuts()
     starts[cuts] = True
-    pose, metric = metric_landmarks(points, width, height, canonical)
+    # In pieces: the fit works in float64 and needs many times the memory of its result.
+    pieces = [metric_landmarks(points[i : i + _PIECE], width, height, canonical) for i in range(0, count, _PIECE)]
+    pose = np.concatenate([piece.pose for piece in pieces])
+    metric = np.concatenate([piece.points for piece in pieces])
     found = np.asarray(np.isfinite(pose).all(axis=(1, 2)))
     return Track(LandmarkRecord(points, blendshapes, pose, found, width, height), metric, starts, len(cuts))
 

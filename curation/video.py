@@ -49,6 +49,10 @@ class TruncatedVideoError(VideoError):
     """The container promises more than the file holds."""
 
 
+class SpanError(VideoError):
+    """The manifest asks for a span that the video does not have."""
+
+
 class UnreadableVideoError(VideoError):
     """The container or its frames cannot be decoded."""
 

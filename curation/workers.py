@@ -4,6 +4,7 @@ One clip a call, so that a crash has exactly one suspect; an exception is a deci
 on as encoded bytes of a few MB, never as frames.
 """
 
+import errno
 import traceback
 from logging import getLogger
 from typing import Any
@@ -43,7 +44,9 @@ class FaceStage:
             outcome = findings.rejected or Kept()
             draft = findings.draft
         except Exception as error:
-            outcome = _failure(clip, clock, error)
+            _raise_if_machine(error)
+            # What is measured after a rule has failed, for --all-statistics, decides nothing.
+            outcome = findings.rejected or _failure(clip, clock, error)
         return Decision(clip, outcome, findings.statistics, findings.decoder, clock.wall_s, clock.cpu_s), draft
 
 
@@ -68,6 +71,7 @@ class FlowStage:
         try:
             fields = finish(draft, self._tools, self._config, statistics, clock)
         except Exception as error:
+            _raise_if_machine(error)
             outcome = _failure(decision.clip, clock, error)
         wall_s, cpu_s = decision.wall_s | clock.wall_s, decision.cpu_s | clock.cpu_s
         return Decision(decision.clip, outcome, statistics, decision.decoder, wall_s, cpu_s), fields
@@ -78,9 +82,18 @@ FaceWorker: Any = ray.remote(FaceStage)
 FlowWorker: Any = ray.remote(FlowStage)
 
 
+def _raise_if_machine(error: Exception) -> None:
+    """Let through what is the machine's fault, not the clip's: the runner then tries the clip in another worker."""
+    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EMFILE}
+    if full or isinstance(error, MemoryError) or type(error).__name__ in {"OutOfMemoryError", "AcceleratorError"}:
+        raise error
+
+
 def _failure(clip: Clip, clock: StageClock, error: Exception) -> Failed:
     logger.warning(
         "clip %s (%s) failed in %s\n%s", clip.clip_id, clip.source_key, clock.current, traceback.format_exc()
     )
     message = str(error).strip() or repr(error)
+    if clip.path not in message:
+        message = f"{clip.path}: {message}"
     return Failed(clock.current, type(error).__name__, message)

@@ -197,23 +197,28 @@ def curate(
     from curation.config import CurationConfig
     from curation.display import outcome_table, plan_table, progress_display
     from curation.ledger import read_ledger
-    from curation.preflight import idle_gpus, prepare
+    from curation.preflight import idle_gpus, pool_sizes, prepare
     from curation.run import Runner, connect
 
     console = _console()
     settings = config.load(CurationConfig, source, overrides or ())
     prepared = prepare(settings, manifest, out, limit, all_statistics)
-    if plan:
-        console.print(plan_table(prepared))
-        return
-    if prepared.finished:
-        console.print(f"nothing to do: all {prepared.record.manifest.clips} clips of {manifest} are decided in {out}")
+    if prepared.finished and not plan:
+        console.print(
+            f"nothing to do: all {prepared.record.manifest.clips} clips of {manifest} are decided in {out}",
+            markup=False,
+        )
     else:
-        advice = idle_gpus(settings, connect(address))
+        resources = connect(address)
+        sizes = pool_sizes(settings.run, resources)
+        advice = idle_gpus(settings, resources)
         if advice:
             console.print(f"note: {advice}")
+        if plan:
+            console.print(plan_table(prepared, resources, sizes))
+            return
         with progress_display(console) as report:
-            Runner(prepared, report).run()
+            Runner(prepared, sizes, report).run()
     console.print(outcome_table(read_ledger(out, ["outcome", "rule", "error"])))
 
 

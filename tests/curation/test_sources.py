@@ -102,7 +102,7 @@ def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_a_manifest_that_is_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_text("clip,path\n")
-    with pytest.raises(UserError, match="not a Parquet file"):
+    with pytest.raises(UserError, match="not a readable Parquet file"):
         open_manifest(tmp_path / "m.parquet")
 
 
@@ -124,3 +124,13 @@ def test_a_manifest_made_elsewhere_may_have_more_columns(tmp_path: Path) -> None
     table = pq.read_table(tmp_path / "m.parquet").append_column("note", pa.array(["a", "b"]))
     pq.write_table(table, tmp_path / "m.parquet")
     assert [clip for block in open_manifest(tmp_path / "m.parquet").blocks(8) for clip in block] == clips(2)
+
+
+def test_a_clip_id_that_is_not_its_clips_own_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_manifest([Clip("d", "a.mp4", "/x/a.mp4"), Clip("d", "b.mp4", "/x/b.mp4")], path)
+    table = pq.read_table(path)
+    stale = table.set_column(0, table.schema.field("clip_id"), table["clip_id"].take([1, 0]))
+    pq.write_table(stale, path)
+    with pytest.raises(UserError, match=r"clip id of a\.mp4 does not belong"):
+        open_manifest(path)

@@ -43,7 +43,8 @@ def _computes_flow(_: Path, driver: psutil.Process) -> bool:
 
 
 def _writes_a_shard(dataset: Path, _: psutil.Process) -> bool:
-    return any(dataset.glob("shards/.*.tar.*"))
+    """One of the two that will hold a sample."""
+    return any(dataset.glob("shards/.part-0000[01].base.tar.*"))
 
 
 def _has_committed_a_block(dataset: Path, _: psutil.Process) -> bool:

@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 from curation.config import CurationConfig
 from curation.face_stage import Draft
 from curation.ledger import Decision, read_ledger
-from curation.preflight import prepare
+from curation.preflight import pool_sizes, prepare
 from curation.run import Progress, Runner, connect
 from curation.sources import Clip, write_manifest
 from curation.workers import FaceStage, FlowStage
@@ -49,7 +49,8 @@ def no_ray_left() -> Iterator[None]:
 
 def _run(manifest: Path, out: Path, *more: str) -> Progress:
     settings = config.load(CurationConfig, "demo", [*CHEAP_SETTINGS, *more])
-    return Runner(prepare(settings, manifest, out), lambda progress: None).run()
+    sizes = pool_sizes(settings.run, ray.cluster_resources())
+    return Runner(prepare(settings, manifest, out), sizes, lambda progress: None).run()
 
 
 @pytest.mark.usefixtures("no_ray_left")
@@ -79,7 +80,7 @@ def test_a_clip_that_kills_its_worker_twice_has_failed_and_no_other_is_lost(
         "innocent": ("kept", None, None),
         "frozen.mp4": ("rejected", None, "motion"),
     }
-    assert "died 2 times" in rows["kills the face worker"]["message"]
+    assert "was lost 2 times" in rows["kills the face worker"]["message"]
     assert rows["kills the flow worker"]["found_share"] == 1.0, "what the face stage measured is kept"
     assert (progress.decided, progress.worker_deaths) == (5, 4)
 
