@@ -1,6 +1,7 @@
 """The rules that decide a clip: a table over its statistics, walked in order of cost.
 
-A rule sees statistics and configuration only, never pixels, so that it can be asked again of the ledger. A rule whose statistics were not measured is passed over.
+A rule sees statistics and configuration only, never pixels, so that it can be asked again of the ledger. A rule whose
+statistics were not measured is passed over.
 """
 
 from collections.abc import Callable, Mapping
