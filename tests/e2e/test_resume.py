@@ -14,7 +14,7 @@ from tests.e2e.command import (
     curate_arguments,
     kill_all,
     kill_with_descendants,
-    lives,
+    living,
     started,
     tree,
     wait_until,
@@ -86,7 +86,7 @@ def test_a_driver_killed_alone_and_resumed_at_once(manifest: Path, undisturbed: 
         driver.kill()
         try:
             curate(manifest, out)
-            left = [process.name() for process in orphans if lives(process)]
+            left = living(orphans)
         finally:
             kill_all(orphans)
 
