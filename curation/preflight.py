@@ -110,7 +110,8 @@ def pool_sizes(run: RunConfig, resources: Mapping[str, float]) -> PoolSizes:
     if cpus < run.face.cpus + run.flow.cpus or gpus < run.flow.gpus:
         raise UserError(
             f"a face worker needs {run.face.cpus:g} CPU, a flow worker {run.flow.cpus:g} CPU and {run.flow.gpus:g} GPU; "
-            f"the cluster has {cpus:g} CPU and {gpus:g} GPU; lower run.face.cpus, run.flow.cpus or run.flow.gpus, or add nodes"
+            f"the cluster has {cpus:g} CPU and {gpus:g} GPU; lower run.face.cpus, run.flow.cpus or run.flow.gpus, "
+            "or add nodes"
         )
     for_face = max(1, run.face.workers) * run.face.cpus
     if run.flow.workers:
