@@ -112,18 +112,6 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-def living(processes: list[psutil.Process]) -> list[str]:
-    """The names of those that live."""
-    names = []
-    for process in processes:
-        try:
-            if lives(process):
-                names.append(process.name())
-        except psutil.NoSuchProcess:  # it ended between the two questions
-            continue
-    return names
-
-
 def _line(arguments: tuple[str | Path, ...]) -> list[str]:
     return [sys.executable, "-m", "faceloom", *map(str, arguments)]
 
