@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.outcome import Failed, Kept, Outcome, Rejected
+from curation.sources import SCHEMA as MANIFEST_SCHEMA
 from curation.sources import Clip
 from curation.statistics import STATISTICS
 from faceloom.errors import UserError
@@ -22,15 +23,7 @@ from shards.storage import make_folder, write_atomic
 
 SCHEMA = pa.schema(
     [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("source_key", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("t0_s", pa.float64(), nullable=False),
-        pa.field("t1_s", pa.float64()),
-        pa.field("person_id", pa.string()),
-        pa.field("licence", pa.string(), nullable=False),
-        pa.field("duplicate_of", pa.string()),
+        *MANIFEST_SCHEMA,
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("rule", pa.string()),
         pa.field("value", pa.float64()),

@@ -1,0 +1,43 @@
+"""How many workers of each pool a cluster is given."""
+
+from typing import Any
+
+import pytest
+
+from curation.config import RunConfig
+from curation.preflight import PoolSizes, pool_sizes
+from faceloom.errors import UserError
+
+
+def sizes(resources: dict[str, float], **run: Any) -> PoolSizes:
+    return pool_sizes(RunConfig.model_validate(run), resources)
+
+
+def test_pools_on_cpus_share_them() -> None:
+    assert sizes({"CPU": 2}) == PoolSizes(face=2, flow=2)
+    assert sizes({"CPU": 1}) == PoolSizes(face=1, flow=1)
+
+
+def test_a_flow_pool_on_gpus_takes_them_all_and_face_the_cpus_that_are_left() -> None:
+    flow = {"gpus": 0.5, "cpus": 1.0}
+    assert sizes({"CPU": 64, "GPU": 8}, flow=flow, face={"cpus": 1.0}) == PoolSizes(face=48, flow=16)
+
+
+def test_a_pool_of_a_given_size_leaves_its_room_to_the_other() -> None:
+    assert sizes({"CPU": 8}, face={"workers": 4, "cpus": 1.0}, flow={"cpus": 1.0}) == PoolSizes(face=4, flow=4)
+    assert sizes({"CPU": 8}, flow={"workers": 2, "cpus": 1.0}, face={"cpus": 1.0}) == PoolSizes(face=6, flow=2)
+
+
+def test_more_workers_than_fit_may_wait_for_nodes_but_each_pool_has_one() -> None:
+    assert sizes({"CPU": 2}, face={"workers": 8}) == PoolSizes(face=8, flow=1)
+
+
+@pytest.mark.parametrize(
+    ("resources", "run"),
+    [({"CPU": 0.5}, {}), ({"CPU": 8}, {"flow": {"gpus": 1, "workers": 1}}), ({"CPU": 1}, {"face": {"cpus": 1.0}})],
+)
+def test_no_room_for_one_worker_of_each_is_refused_with_what_is_missing(
+    resources: dict[str, float], run: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match=f"the cluster has {resources['CPU']:g} CPU and 0 GPU"):
+        sizes(resources, **run)
