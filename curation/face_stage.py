@@ -72,11 +72,15 @@ class Findings:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The frames to analyse: ``indices[T]`` into the source's frames, shown at ``times_s[T]``, sampled at ``fps``."""
+    """The frames to analyse: ``indices[T]`` into the source's frames, shown at ``times_s[T]``, sampled at ``fps``.
+
+    ``duration_s`` is the time from the clip's first to its last frame, of those that are shown and not only sampled.
+    """
 
     indices: np.ndarray
     times_s: np.ndarray
     fps: float
+    duration_s: float
 
 
 @dataclass(frozen=True)
@@ -165,20 +169,20 @@ def _sampling(probed: Probe, clip: Clip, config: CurationConfig) -> Sampling:
         )
     times = probed.pts_s[span]
     half = 0.5 / probed.fps if probed.fps else 0.0
-    fps = analysis_fps(float(times[-1] - times[0]), FRAMES, config.video, half)
+    duration_s = float(times[-1] - times[0])
+    fps = analysis_fps(duration_s, FRAMES, config.video, half)
     chosen = span[sample_indices(times, fps)]
-    return Sampling(chosen, probed.pts_s[chosen], fps)
+    return Sampling(chosen, probed.pts_s[chosen], fps, duration_s)
 
 
 def _probe_statistics(probed: Probe, clip: Clip, sampling: Sampling) -> dict[str, float]:
-    span = in_span(probed.pts_s, clip.t0_s, clip.t1_s)
     repeats = np.diff(sampling.indices) == 0
     return {
         "duplicate": float(clip.duplicate_of is not None),
         "width_px": float(probed.width),
         "height_px": float(probed.height),
         "source_fps": probed.fps,
-        "duration_s": float(probed.pts_s[span[-1]] - probed.pts_s[span[0]]),
+        "duration_s": sampling.duration_s,
         "analysis_fps": sampling.fps,
         "repeated_share": float(repeats.mean()) if len(repeats) else 0.0,
     }

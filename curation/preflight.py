@@ -60,10 +60,11 @@ def prepare(
     _refuse_absent_footage(manifest)
     model_path("face_landmarker", "census")
     model_path(config.flow.model, "flow.model")
-    if config.flow.device == "cuda" and not config.run.flow.gpus:
-        raise UserError(
-            "flow.device is cuda, but run.flow.gpus is 0: a worker sees only GPUs it reserves; set run.flow.gpus"
-        )
+    for section, device in (("flow", config.flow.device), ("face", config.face.device)):
+        if device == "cuda" and not config.run.flow.gpus:
+            raise UserError(
+                f"{section}.device is cuda, but run.flow.gpus is 0: a worker sees only GPUs it reserves; set run.flow.gpus"
+            )
     clips = manifest.clips if limit is None else min(limit, manifest.clips)
     block = config.run.block_clips
     prints = _fingerprints(config)

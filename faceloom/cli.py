@@ -204,10 +204,7 @@ def curate(
     settings = config.load(CurationConfig, source, overrides or ())
     prepared = prepare(settings, manifest, out, limit, all_statistics)
     if prepared.finished and not plan:
-        console.print(
-            f"nothing to do: all {prepared.record.manifest.clips} clips of {manifest} are decided in {out}",
-            markup=False,
-        )
+        console.print(f"nothing to do: all {prepared.record.manifest.clips} clips of {manifest} are decided in {out}")
     else:
         resources = connect(address)
         sizes = pool_sizes(settings.run, resources)
