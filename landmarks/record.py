@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from landmarks.angles import Floats, nearest_rotation
+from landmarks.smirk_motion import SmirkMotion
 
 POINTS = 478
 BLENDSHAPES = 52
@@ -33,6 +34,7 @@ class LandmarkRecord:
     found: NDArray[np.bool_]  # [T]
     width: int  # of the source frame, px
     height: int
+    smirk: SmirkMotion | None = None  # where the backend is SMIRK
 
     def __post_init__(self) -> None:
         frames = len(self.found)
@@ -48,9 +50,23 @@ class LandmarkRecord:
                 raise ValueError(f"{name} must be {dtype.__name__}{list(shape)}, not {array.dtype}{list(array.shape)}")
             if dtype is np.float32 and not np.isfinite(array[self.found]).all():
                 raise ValueError(f"{name} is not finite in a frame that is marked as found")
+        if self.smirk is not None and len(self.smirk) != frames:
+            raise ValueError(f"smirk must have {frames} frames like the rest, not {len(self.smirk)}")
 
     def __len__(self) -> int:
         return len(self.found)
+
+    def frames(self, index: slice | NDArray[np.integer]) -> "LandmarkRecord":
+        """The record of some frames; a slice or frame numbers."""
+        return LandmarkRecord(
+            self.points[index],
+            self.blendshapes[index],
+            self.pose[index],
+            self.found[index],
+            self.width,
+            self.height,
+            None if self.smirk is None else self.smirk.frames(index),
+        )
 
 
 def quantise(points: Floats) -> NDArray[np.uint16]:

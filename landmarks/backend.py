@@ -1,0 +1,32 @@
+"""What a landmark backend can do: put a record's landmarks into a frame, as its own face or as another's."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmarks.record import LandmarkRecord
+
+
+class Backend(Protocol):
+    """MediaPipe's metric mesh or SMIRK's FLAME head; both number their points like MediaPipe.
+
+    Both methods return float32 ``[T, 478, 2]``, normalised to a frame (x by its width, y by its height). A point that the
+    backend does not know, and every point of a frame without a face, is NaN.
+    """
+
+    name: str
+
+    def own(self, record: LandmarkRecord) -> NDArray[np.float32]:
+        """Mode ``self``: the face where it is in its source frame. What training clips are driven by."""
+        ...
+
+    def onto(self, driving: LandmarkRecord, reference: LandmarkRecord) -> NDArray[np.float32]:
+        """Modes ``relative`` and ``cross``: the motion of ``driving`` on the face of ``reference``, in its frame.
+
+        ``reference`` has one frame: of the same clip (``relative``) or of another face (``cross``). Its shape, camera and
+        translation stay; expression is the driver's; the head turns from the reference's rotation on as the driver's does
+        from its first frame's, R = R_ref · R_0⁻¹ · R_i. Source: SkyReels-A1's inference, which drops the driver's
+        translation and size.
+        """
+        ...
