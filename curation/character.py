@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from curation.faces import Box, Face
 from faceloom.config import Section
+from landmarks.landmarker import Box, Face
 
 
 class CharacterConfig(Section):

@@ -24,7 +24,7 @@ from curation.character import (
 )
 from curation.config import CurationConfig
 from curation.crop import CropWindow, choose_window, outside_share, render_window
-from curation.faces import FaceFinder, landmark_box
+from curation.faces import FaceFinder
 from curation.motion import motion_statistics
 from curation.outcome import Rejected
 from curation.rules import first_failure
@@ -35,6 +35,7 @@ from curation.track import Track, follow
 from curation.video import FrameReader, Probe, SpanError, analysis_fps, in_span, probe, sample_indices
 from curation.window import candidate_windows, pad_to_window
 from landmarks.geometry import CanonicalFace, read_geometry
+from landmarks.landmarker import landmark_box
 from landmarks.record import LandmarkRecord, interpolate_missing, quantise
 from shards.schema import FRAMES, encode_field
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from curation.character import Census
-from curation.faces import Box, Face, FaceFinder
+from curation.faces import FaceFinder
 from curation.shots import CutFinder, ShotConfig
-from landmarks.geometry import CanonicalFace, metric_landmarks
+from landmarks.extract import measured_record
+from landmarks.geometry import CanonicalFace
+from landmarks.landmarker import Box, Face
 from landmarks.record import BLENDSHAPES, POINTS, LandmarkRecord
-
-_PIECE = 1024
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,8 @@ def follow(
             previous = face.box
     cuts = finder_of_cuts.cuts()
     starts[cuts] = True
-    # In pieces: the fit works in float64 and needs many times the memory of its result.
-    pieces = [metric_landmarks(points[i : i + _PIECE], width, height, canonical) for i in range(0, count, _PIECE)]
-    pose = np.concatenate([piece.pose for piece in pieces])
-    metric = np.concatenate([piece.points for piece in pieces])
-    found = np.asarray(np.isfinite(pose).all(axis=(1, 2)))
-    return Track(LandmarkRecord(points, blendshapes, pose, found, width, height), metric, starts, len(cuts))
+    record, metric = measured_record(points, blendshapes, width, height, canonical)
+    return Track(record, metric, starts, len(cuts))
 
 
 def _search(

@@ -16,7 +16,7 @@ from curation.character import (
     take_census,
     tolerated,
 )
-from curation.faces import Box, Face
+from landmarks.landmarker import Box, Face
 
 CONFIG = CharacterConfig()
 FRAME_AREA = 1920 * 1080

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from curation.character import Census, CharacterConfig, stretches, take_census
-from curation.faces import Box, Face, FaceFinder
+from curation.faces import FaceFinder
 from curation.shots import ShotConfig
 from curation.track import Track, follow
 from curation.window import WindowConfig, candidate_windows
 from landmarks.geometry import CanonicalFace, read_geometry
+from landmarks.landmarker import Box, Face
 
 
 @pytest.fixture(scope="module")
