@@ -104,7 +104,7 @@ def ray_rotation(towards: Floats) -> NDArray[np.float64]:
 
 def _open(
     points: NDArray[np.float64],
-    driving: NDArray[np.float64],
+    driving: Floats,
     upper: tuple[int, ...],
     lower: tuple[int, ...],
     scale: float,
@@ -116,20 +116,20 @@ def _open(
     points[:, lower] -= missing[:, None] / 2
 
 
-def _openings(face: NDArray[np.float64], pairs: tuple[tuple[int, int], ...]) -> float:
+def _openings(face: Floats, pairs: tuple[tuple[int, int], ...]) -> float:
     upper, lower = np.transpose(pairs)
     return float(np.linalg.norm(face[upper] - face[lower], axis=1).mean())
 
 
-def _width(face: NDArray[np.float64], corners: tuple[int, int]) -> float:
+def _width(face: Floats, corners: tuple[int, int]) -> float:
     return float(np.linalg.norm(face[corners[0]] - face[corners[1]]))
 
 
 def _place_iris(
     points: NDArray[np.float64],
-    driving: NDArray[np.float64],
-    matched: NDArray[np.float64],
-    reference: NDArray[np.float64],
+    driving: Floats,
+    matched: Floats,
+    reference: Floats,
     contour: tuple[int, ...],
     iris: tuple[int, ...],
 ) -> None:
