@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -37,6 +37,11 @@ ingest_app = typer.Typer(
 )
 app.add_typer(ingest_app, name="ingest", epilog="Example: faceloom ingest demo --root demo-videos --out demo.parquet")
 
+landmarks_app = typer.Typer(help="Videos of landmarks, to look at.", no_args_is_help=True)
+app.add_typer(
+    landmarks_app, name="landmarks", epilog="Example: faceloom landmarks render dataset talking_man.mp4 --out man.mp4"
+)
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 ModelNames = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", show_default=False, help="As `faceloom models list` names them.")
@@ -51,6 +56,9 @@ ConfigSource = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the config.")]
 DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="The folder that `faceloom curate` wrote.")]
+VideoOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="MP4 file to write.")]
+DrawingStyle = Annotated[str, typer.Option("--style", help="a1_3d, a1_2d or fye: whose inference code it looks like.")]
+Smoothed = Annotated[bool, typer.Option("--smooth", help="Take jitter out of the landmarks; also softens blinks.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,18 +103,27 @@ def _root(
 def models_list(as_json: AsJson = False) -> None:
     """List every model and demo file; --json also gives source, sha256 and path of each."""
     local = [models.locate(name) for name in models.files()]
+    supplied = {row: models.locate_user_file(name) for name, row in models.user_files().items()}
     hub = models.hub_models().values()
     if as_json:
-        _print_json([_as_dict(state) for state in local] + [vars(model) for model in hub])
+        of_user = [_user_file_as_dict(row, path) for row, path in supplied.items()]
+        _print_json([_as_dict(state) for state in local] + of_user + [vars(model) for model in hub])
         return
     table = Table("name", "state", "MB", "licence", "what it is", box=None, header_style="bold")
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for state in local:
         row = state.model
         table.add_row(row.name, _state(state), f"{row.size_bytes / 1e6:.1f}", row.licence, row.note)
+    for user_file, path in supplied.items():
+        size = f"{path.stat().st_size / 1e6:.1f}" if path else ""
+        table.add_row(user_file.name, _user_state(path), size, user_file.licence, user_file.note)
     for model in hub:
         table.add_row(model.name, "from hub", "", model.licence, f"{model.hub_id}: {model.note}")
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    console.print(
+        "What you supply yourself has no pinned sha256 and is taken as it is. --json tells where from and where to."
+    )
 
 
 @models_app.command("fetch", epilog="Example: faceloom models fetch --for demo")
@@ -276,6 +293,48 @@ def inspect(
         typer.echo(path)
 
 
+@landmarks_app.command(
+    "render", epilog="Example: faceloom landmarks render dataset talking_man.mp4 --out talking_man.mp4"
+)
+def landmarks_render(
+    dataset: DatasetFolder,
+    clip: Annotated[str, typer.Argument(help="Clip id or source key of a kept clip.")],
+    out: VideoOut,
+    mode: Annotated[
+        Literal["self", "relative", "cross"],
+        typer.Option(help="The clip's own face; its motion on one of its frames; its motion on another clip's face."),
+    ] = "self",
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="FRAME|CLIP", help="relative: a frame's number; cross: another clip's id or source key."),
+    ] = None,
+    style: DrawingStyle = "a1_3d",
+    smoothed: Smoothed = False,
+) -> None:
+    """Draw a sample's landmarks beside its frames."""
+    from curation.landmark_videos import render_clip
+
+    render_clip(dataset, clip, out, mode, reference, style, smoothed)
+    typer.echo(out)
+
+
+@landmarks_app.command(
+    "retarget", epilog="Example: faceloom landmarks retarget --portrait me.jpg --driving talk.mp4 --out me_talking.mp4"
+)
+def landmarks_retarget(
+    portrait: Annotated[Path, typer.Option(help="Image of the face that is to move.")],
+    driving: Annotated[Path, typer.Option(help="Video of one person, whose motion it is; sampled at 12 fps.")],
+    out: VideoOut,
+    style: DrawingStyle = "a1_3d",
+    smoothed: Smoothed = False,
+) -> None:
+    """Draw the landmarks of a portrait moving as the person in a video does."""
+    from curation.landmark_videos import retarget
+
+    retarget(portrait, driving, out, style, smoothed, typer.echo)
+    typer.echo(out)
+
+
 @app.command("demo", epilog="Example: faceloom demo --out demo")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for videos, manifest, dataset and contact sheets.")] = Path(
@@ -319,6 +378,19 @@ def _state(local: models.LocalFile) -> str:
     if local.path is None:
         return "not fetched"
     return "ready" if local.usable else "wrong file"
+
+
+def _user_state(path: Path | None) -> str:
+    return "ready" if path else "supply it yourself"
+
+
+def _user_file_as_dict(row: models.UserFile, path: Path | None) -> dict[str, Any]:
+    return {
+        **vars(row),
+        "state": _user_state(path),
+        "path": str(path) if path else None,
+        "put_at": str(row.put_at),
+    }
 
 
 def _as_dict(local: models.LocalFile) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The model registry: which files a run needs, what they must be byte for byte, and how to get them.
 
 ``models.toml`` is the table. A file is taken from ``$FACELOOM_MODELS`` or else from the cache, and only if its sha256
-is the pinned one; nothing is downloaded behind the user's back, and nothing stands in for a file that is missing.
+is the pinned one; nothing is downloaded behind the user's back, and nothing stands in for a file that is missing. Files
+whose licence forbids passing them on are the user's to supply, and have no pinned sha256.
 """
 
 import difflib
@@ -51,6 +52,23 @@ class HubModel:
 
 
 @dataclass(frozen=True)
+class UserFile:
+    """A file that everybody must get from its owner, under the owner's terms."""
+
+    name: str
+    file: str
+    """Path below ``$FACELOOM_MODELS`` or the cache."""
+    licence: str
+    source: str
+    note: str
+
+    @property
+    def put_at(self) -> Path:
+        """Where to put it: in ``$FACELOOM_MODELS`` if that is set, else in the cache."""
+        return (_user_folder() or cache_folder()) / self.file
+
+
+@dataclass(frozen=True)
 class LocalFile:
     """What lies on this machine for a registry row: ``path`` is ``None`` if nothing does."""
 
@@ -74,6 +92,12 @@ def files() -> Mapping[str, ModelFile]:
 def hub_models() -> Mapping[str, HubModel]:
     """The models that the hub or the user supplies, by name."""
     return {name: HubModel(name=name, **row) for name, row in _table()["hub"].items()}
+
+
+@functools.cache
+def user_files() -> Mapping[str, UserFile]:
+    """The files that the user supplies, by name."""
+    return {name: UserFile(name=name, **row) for name, row in _table()["user"].items()}
 
 
 def cache_folder() -> Path:
@@ -107,12 +131,38 @@ def model_path(name: str, wanted_by: str) -> Path:
 def locate(name: str) -> LocalFile:
     """What lies in ``$FACELOOM_MODELS``, or else in the cache, for ``name``, with the sha256 it has."""
     model = _row(name)
-    for folder in (_user_folder(), cache_folder()):
-        if folder is None or not (path := folder / model.file).is_file():
-            continue
-        stat = path.stat()
-        return LocalFile(model, path, _sha256_once(path, stat.st_size, stat.st_mtime_ns))
-    return LocalFile(model, None, None)
+    path = _find(model.file)
+    return LocalFile(model, path, None if path is None else file_sha256(path))
+
+
+def user_path(name: str, wanted_by: str) -> Path:
+    """The file of ``name`` that the user supplied; as :func:`user_paths`."""
+    return user_paths([name], wanted_by)[name]
+
+
+def user_paths(names: Iterable[str], wanted_by: str) -> dict[str, Path]:
+    """The files that the user supplied, by name; ``wanted_by`` is the config key that asks for them.
+
+    Raises one :class:`UserError` for all that are missing: what each is, where it comes from, under which terms, and the
+    path to put it at. What is found is taken as it is; :func:`file_sha256` says later which file it was.
+    """
+    found = {name: locate_user_file(name) for name in names}
+    missing = [user_files()[name] for name, path in found.items() if path is None]
+    if missing:
+        listed = "\n".join(map(_how_to_supply, missing))
+        raise UserError(f"{wanted_by} asks for files that you have to supply yourself. Missing:\n{listed}")
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def locate_user_file(name: str) -> Path | None:
+    """Where the user-supplied file of ``name`` lies, in ``$FACELOOM_MODELS`` or else in the cache."""
+    return _find(user_files()[name].file)
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file, in hex; read once a process, unless the file changes."""
+    stat = path.stat()
+    return _sha256_once(path, stat.st_size, stat.st_mtime_ns)
 
 
 def verify(names: Iterable[str] | None = None) -> list[LocalFile]:
@@ -152,8 +202,23 @@ def _row(name: str) -> ModelFile:
     if name in hub_models():
         hub = hub_models()[name]
         raise UserError(f"{name} is no pinned file but a model of the Hugging Face hub, {hub.hub_id}: {hub.note}")
-    nearest = difflib.get_close_matches(name, files(), n=1, cutoff=0.0)[0]
+    if name in user_files():
+        raise UserError(
+            f"there is nothing to fetch and no sha256 to check: supply it yourself\n{_how_to_supply(user_files()[name])}"
+        )
+    nearest = difflib.get_close_matches(name, [*files(), *user_files()], n=1, cutoff=0.0)[0]
     raise UserError(f"no model {name!r}; nearest is {nearest}. All of them: faceloom models list")
+
+
+def _how_to_supply(row: UserFile) -> str:
+    return f"  {row.name}: {row.note}\n    from     {row.source}\n    licence  {row.licence}\n    put at   {row.put_at}"
+
+
+def _find(file: str) -> Path | None:
+    for folder in (_user_folder(), cache_folder()):
+        if folder is not None and (path := folder / file).is_file():
+            return path
+    return None
 
 
 def _user_folder() -> Path | None:
