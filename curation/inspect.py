@@ -4,25 +4,22 @@ Frames with their landmarks, the same frames under the loss weight, the aligned 
 every statistic. What is wrong with a sample is seen here or nowhere before training.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curation.flow import CELL, DELTA, STRIDE, weight
 from curation.sample_video import decode_sample
+from curation.samples import kept_samples
 from curation.statistics import STATISTICS
 from faceloom.errors import UserError
 from landmarks.drawing import draw_on
 from landmarks.record import dequantise, to_crop
-from shards.dataset import LEDGER_FOLDER, DatasetRecord, index_path, tar_path
-from shards.index import DamageError, read_field, read_index
-from shards.schema import FRAMES, HEIGHT, WIDTH, decode_field
+from shards.schema import FRAMES, HEIGHT, WIDTH
 from shards.storage import make_folder, write_atomic
 
 Picture = NDArray[np.uint8]
@@ -34,7 +31,6 @@ _BIG = 384
 _GAP = 8
 _LINE = 20
 _COLUMNS = 3
-_LEDGER_COLUMNS = ["clip_id", "source_key", "outcome", "rule", "value", "threshold", "stage", "error", "message"]
 _BACKGROUND, _INK, _FAINT = (250, 250, 248), (25, 25, 25), (120, 120, 120)
 
 
@@ -45,7 +41,7 @@ def write_contact_sheets(dataset: Path, out: Path, clip: str | None = None) -> l
     """
     written = []
     try:
-        for sample in _samples(dataset, clip):
+        for sample in kept_samples(dataset, clip):
             make_folder(out.absolute())
             path = out / f"{sample['meta.json']['clip_id']}.png"
             png = cv2.imencode(".png", draw_sheet(sample)[..., ::-1])[1]
@@ -135,44 +131,6 @@ def _statistics(sheet: Picture, x: int, y: int, values: Mapping[str, float]) -> 
         _text(sheet, left, line, statistic.name)
         _text(sheet, left + 180, line, "-" if value is None else f"{value:.4g}")
         _text(sheet, left + 235, line, statistic.unit, _FAINT)
-
-
-def _samples(dataset: Path, clip: str | None) -> Iterator[dict[str, Any]]:
-    """The decoded fields of the kept clips that ``clip`` names, or of all; at least one, or :class:`UserError`."""
-    try:
-        for part, clip_id in _kept(dataset, clip):
-            tar, index = tar_path(dataset, part), read_index(index_path(dataset, part))
-            entries = [entry for entry in index.entries if entry.key == clip_id]
-            yield {entry.field: decode_field(entry.field, read_field(tar, entry)) for entry in entries}
-    except (DamageError, ValueError) as error:
-        raise UserError(f"{error}; see what else is damaged with: faceloom verify {dataset}") from None
-
-
-def _kept(dataset: Path, clip: str | None) -> Iterator[tuple[int, str]]:
-    """Part and id of the clips asked for, from the ledger, which also knows why a clip has no sample."""
-    DatasetRecord.load(dataset)
-    named = None if clip is None else (pc.field("clip_id") == clip) | (pc.field("source_key") == clip)
-    refused: list[str] = []
-    kept = 0
-    for fragment in sorted((dataset / LEDGER_FOLDER).glob("part-*.parquet")):
-        for row in pq.read_table(fragment, columns=_LEDGER_COLUMNS, filters=named).to_pylist():
-            if row["outcome"] == "kept":
-                kept += 1
-                yield int(fragment.stem.removeprefix("part-")), row["clip_id"]
-            elif clip is not None:
-                refused.append(_why_not(row))
-    if refused and not kept:
-        raise UserError(f"{clip} has no sample in {dataset}: {refused[0]}; give a kept clip, or none to see them all")
-    if not kept:
-        raise UserError(
-            f"{dataset} holds no {'kept clip yet' if clip is None else f'clip {clip}, by id or source key'}"
-        )
-
-
-def _why_not(row: Mapping[str, Any]) -> str:
-    if row["outcome"] == "rejected":
-        return f"it was rejected by rule {row['rule']} ({row['value']:.4g}, threshold {row['threshold']:.4g})"
-    return f"it failed in stage {row['stage']} ({row['error']}: {row['message']})"
 
 
 def _read_jpeg(data: bytes) -> Picture:

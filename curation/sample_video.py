@@ -3,7 +3,7 @@
 import io
 import itertools
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Literal
 
@@ -33,16 +33,21 @@ class SampleVideoConfig(Section):
     ] = "medium"
 
 
-def encode_sample(frames: np.ndarray, fps: float, sound: np.ndarray | None, config: SampleVideoConfig) -> bytes:
-    """MP4 bytes of ``frames[T, H, W, 3]`` (uint8 RGB) at ``fps``, with ``sound[channels, N]`` (float32, 48 kHz).
+def encode_sample(
+    frames: Iterable[np.ndarray], fps: float, sound: np.ndarray | None, config: SampleVideoConfig
+) -> bytes:
+    """MP4 bytes of ``frames`` (uint8 RGB ``[H, W, 3]`` each) at ``fps``, with ``sound[channels, N]`` (float32, 48 kHz).
 
-    One encoder thread and no version strings: equal input gives equal bytes.
+    At least one frame, all of one size; they are taken one at a time, so a long video need not be in memory. One encoder
+    thread and no version strings: equal input gives equal bytes.
     """
     buffer = io.BytesIO()
     rate = Fraction(fps).limit_denominator(1001)
+    frames = iter(frames)
+    first = next(frames)
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=rate)
-        video.height, video.width = frames.shape[1:3]
+        video.height, video.width = first.shape[:2]
         video.pix_fmt = "yuv420p"
         video.options = {"crf": str(config.crf), "preset": config.preset, "x264-params": _X264_PARAMS}
         video.codec_context.thread_count = 1
@@ -54,7 +59,7 @@ def encode_sample(frames: np.ndarray, fps: float, sound: np.ndarray | None, conf
             audio = container.add_stream("aac", rate=_AUDIO_RATE, layout="mono" if len(sound) == 1 else "stereo")
             audio.codec_context.flags |= av.codec.context.Flags.bitexact
         video.codec_context.flags |= av.codec.context.Flags.bitexact
-        for i, pixels in enumerate(frames):
+        for i, pixels in enumerate(itertools.chain([first], frames)):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = i, 1 / rate
             container.mux(video.encode(frame))

@@ -1,0 +1,193 @@
+"""Videos to look at: a sample's landmarks beside its frames, and one person's motion on another's face."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from curation.sample_video import SampleVideoConfig, decode_sample, encode_sample
+from curation.samples import kept_sample, record_of
+from curation.video import FrameReader, VideoError, probe, sample_indices
+from faceloom.errors import UserError
+from faceloom.models import model_path
+from landmarks.backend import Backend
+from landmarks.drawing import STYLES, draw
+from landmarks.extract import extract
+from landmarks.geometry import read_geometry
+from landmarks.landmarker import Landmarker
+from landmarks.mediapipe_backend import MediaPipeBackend
+from landmarks.record import interpolate_missing, to_crop
+from landmarks.smoothing import smooth
+from shards.schema import FPS, HEIGHT, WIDTH
+from shards.storage import write_atomic
+
+Mode = Literal["self", "relative", "cross"]
+Picture = np.ndarray  # uint8 RGB [H, W, 3]
+
+_WANTED_BY = "landmarks.backend"
+
+
+def backend_for(name: str) -> Backend:
+    """The landmark backend of that name. Raises :class:`UserError` if there is none, or if its model is missing."""
+    if name != MediaPipeBackend.name:
+        raise UserError(f"no landmark backend {name!r}; there is {MediaPipeBackend.name}")
+    return MediaPipeBackend(read_geometry(_task_file()))
+
+
+def render_clip(
+    dataset: Path,
+    clip: str,
+    out: Path,
+    mode: Mode = "self",
+    reference: str | None = None,
+    style: str = "a1_3d",
+    smoothed: bool = False,
+) -> None:
+    """Write ``out``: the frames of a kept clip beside its landmarks, 480×720 each, at the sample's rate.
+
+    ``reference`` is a frame number of the clip in mode ``relative`` (default: the sample's reference frame) and another
+    kept clip in mode ``cross``, whose reference frame counts; it is shown between the two. Frames that only repeat the
+    clip's last are left out. Raises :class:`UserError`.
+    """
+    _check_style(style)
+    sample = kept_sample(dataset, clip)
+    meta = sample["meta.json"]
+    record = record_of(sample)
+    if smoothed:
+        record = smooth(record)
+    video = decode_sample(sample["video.mp4"])[: len(record)]
+    backend = backend_for(MediaPipeBackend.name)
+    if mode == "self":
+        if reference is not None:
+            raise UserError(
+                f"--reference {reference} has no meaning with --mode self; leave it out, or choose another mode"
+            )
+        points_px = to_crop(backend.own(record), meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
+        pictures: list[Picture] = []
+    else:
+        target, frame = _reference(dataset, sample, mode, reference)
+        window = target["meta.json"]
+        points = backend.onto(record, record_of(target).frames(slice(frame, frame + 1)))
+        points_px = to_crop(points, window["source_wh"], window["crop_xywh"], (WIDTH, HEIGHT))
+        pictures = [decode_sample(target["video.mp4"])[frame]]
+    panels = (
+        np.concatenate([shown, *pictures, draw(px, HEIGHT, WIDTH, style)], axis=1)
+        for shown, px in zip(video, points_px, strict=True)
+    )
+    _write(out, panels, meta["fps"])
+
+
+def retarget(
+    portrait: Path,
+    driving: Path,
+    out: Path,
+    style: str = "a1_3d",
+    smoothed: bool = False,
+    report: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Write ``out``: the frames of ``driving``, the portrait, and the portrait's landmarks moving as the driver does.
+
+    The driver is sampled at 12 fps; gaps of up to three frames without a face are filled, longer ones show no landmarks.
+    All pictures have 480 lines. ``report`` gets a line when work begins and one when the driver's face is known. Frames
+    are decoded twice in place of being kept: memory does not grow with them. Raises :class:`UserError` naming the file
+    that cannot be read or shows no face.
+    """
+    _check_style(style)
+    _check_folder(out)
+    image = _read_image(portrait)
+    backend = backend_for(MediaPipeBackend.name)
+    canonical = read_geometry(_task_file())
+    with closing(Landmarker(_task_file())) as landmarker:
+        with _naming(portrait, "portrait"):
+            reference = extract([image], landmarker, canonical)
+        with _naming(driving, "driving"):
+            probed = probe(str(driving))
+            shown = sample_indices(probed.pts_s, FPS)
+            report(f"finding the face in {len(shown)} frames of {driving}, {FPS} a second")
+            driver = extract(FrameReader(probed).frames(shown), landmarker, canonical)
+    report(f"found in {int(driver.found.sum())} of {len(driver)}; drawing")
+    driver = interpolate_missing(driver)
+    if smoothed:
+        driver = smooth(driver)
+    still = _scaled(image)
+    height, width = still.shape[:2]
+    points_px = backend.onto(driver, reference) * np.array([width, height], np.float32)
+    panels = (
+        np.concatenate([_scaled(frame), still, draw(px, height, width, style)], axis=1)
+        for frame, px in zip(FrameReader(probed).frames(shown), points_px, strict=True)
+    )
+    _write(out, panels, FPS)
+
+
+def _reference(dataset: Path, sample: dict[str, Any], mode: Mode, reference: str | None) -> tuple[dict[str, Any], int]:
+    """The sample whose face is driven, and which of its frames."""
+    if mode == "cross":
+        if reference is None:
+            raise UserError("--mode cross needs --reference: another kept clip, by its id or source key")
+        target = kept_sample(dataset, reference)
+        return target, target["meta.json"]["reference_frame"]
+    frames = sample["meta.json"]["n_valid"]
+    if reference is None:
+        return sample, sample["meta.json"]["reference_frame"]
+    if not reference.isdecimal() or int(reference) >= frames:
+        raise UserError(
+            f"--reference {reference}: with --mode relative it is one of the clip's frames, 0 to {frames - 1}"
+        )
+    return sample, int(reference)
+
+
+def _task_file() -> Path:
+    return model_path("face_landmarker", _WANTED_BY)
+
+
+def _read_image(path: Path) -> Picture:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give another image with --portrait") from None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    if image is None:
+        raise UserError(f"{path} is no image that OpenCV reads; convert it to PNG or JPEG")
+    return np.asarray(image, np.uint8)
+
+
+def _scaled(image: Picture) -> Picture:
+    """The picture with 480 lines. Its width is even, for H.264 with 4:2:0 colour takes no odd one."""
+    height, width = image.shape[:2]
+    even = max(2, round(width * HEIGHT / height / 2) * 2)
+    method = cv2.INTER_AREA if height > HEIGHT else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (even, HEIGHT), interpolation=method))
+
+
+def _write(out: Path, frames: Iterable[Picture], fps: float) -> None:
+    _check_folder(out)
+    video = encode_sample(frames, fps, None, SampleVideoConfig())
+    try:
+        write_atomic(out, video)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+
+
+def _check_folder(out: Path) -> None:
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"cannot write {out}: there is no such folder; name a file in an existing folder with --out")
+
+
+def _check_style(style: str) -> None:
+    if style not in STYLES:
+        raise UserError(f"no drawing style {style!r}; there is {', '.join(STYLES)}")
+
+
+@contextmanager
+def _naming(path: Path, option: str) -> Iterator[None]:
+    """Say which of the user's files an error is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}; give another file with --{option}") from None
+    except VideoError as error:
+        # What is wrong is told before the last semicolon; the remedy after it is about manifests.
+        raise UserError(f"{str(error).rpartition(';')[0]}; give another file with --{option}") from None
