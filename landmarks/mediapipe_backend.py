@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from landmarks.geometry import CanonicalFace, metric_landmarks, reproject
 from landmarks.record import LandmarkRecord
-from landmarks.retarget import apparent_rotation, ray_rotation, transfer_expression
+from landmarks.retarget import transfer_expression, transfer_rotation
 
 
 class MediaPipeBackend:
@@ -23,8 +23,7 @@ class MediaPipeBackend:
     def onto(self, driving: LandmarkRecord, reference: LandmarkRecord) -> NDArray[np.float32]:
         """The motion of ``driving`` on the face of ``reference``, see :meth:`landmarks.backend.Backend.onto`.
 
-        The rotations of R_ref · R_0⁻¹ · R_i are those that the camera sees (:func:`apparent_rotation`). Raises ``ValueError``
-        if ``reference`` is not one frame with a face, or if ``driving`` has no frame with one.
+        Raises ``ValueError`` if ``reference`` is not one frame with a face, or if ``driving`` has no frame with one.
         """
         if len(reference) != 1 or not np.isfinite(reference.points).all():
             raise ValueError(f"the reference must be one frame with a face; it has {len(reference)} frames")
@@ -32,10 +31,6 @@ class MediaPipeBackend:
         motion = metric_landmarks(driving.points, driving.width, driving.height, self._canonical)
         points = transfer_expression(motion.points, driving.blendshapes, face.points[0], reference.blendshapes[0])
 
-        seen = apparent_rotation(motion.pose)
-        first = seen[np.isfinite(seen).all(axis=(1, 2))][0]
-        turned = apparent_rotation(face.pose[0]) @ first.T @ seen
-        pose = np.tile(np.asarray(face.pose[0], np.float64), (len(driving), 1, 1))
-        pose[:, :3, :3] = ray_rotation(pose[:, :3, 3]) @ turned
+        pose = transfer_rotation(motion.pose, face.pose[0])
         px = reproject(points, pose, reference.width, reference.height)
         return np.asarray(px / [reference.width, reference.height], np.float32)

@@ -79,6 +79,19 @@ def matching_face(driving: Floats, blendshapes: Floats, wanted: Floats) -> NDArr
     return np.asarray(np.tensordot(weights / weights.sum(), driving[usable].astype(np.float64), axes=1))
 
 
+def transfer_rotation(driving: Floats, reference: Floats) -> NDArray[np.float64]:
+    """Poses ``[T, 4, 4]`` of the reference's head as the driver turns his: R_ref · R_0⁻¹ · R_i at t_ref.
+
+    Of rotations as the camera sees them (:func:`apparent_rotation`); ``driving[T, 4, 4]`` and ``reference[4, 4]`` are poses
+    as :func:`landmarks.geometry.metric_landmarks` gives them, and frame 0 is the first of ``driving`` that is not NaN.
+    """
+    seen = apparent_rotation(driving)
+    first = seen[np.isfinite(seen).all(axis=(1, 2))][0]
+    pose = np.tile(np.asarray(reference, np.float64), (len(driving), 1, 1))
+    pose[:, :3, :3] = ray_rotation(pose[:, :3, 3]) @ apparent_rotation(reference) @ first.T @ seen
+    return pose
+
+
 def apparent_rotation(pose: Floats) -> NDArray[np.float64]:
     """Rotation of the head as the camera sees it, ``[..., 3, 3]``, of ``pose[..., 4, 4]``.
 
