@@ -1,4 +1,4 @@
-"""Demo footage: four small real videos, and clips made from them for one outcome each."""
+"""The demo: four small real videos, clips made from them for one outcome each, and landmark videos of what is kept."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -7,14 +7,18 @@ from typing import Literal
 
 import numpy as np
 
+from curation.landmark_videos import render_clip, retarget
+from curation.ledger import read_ledger
 from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.sources import Clip
 from curation.video import FrameReader, probe
 from faceloom import models
 from faceloom.errors import UserError
+from shards.dataset import RECORD_NAME
 from shards.storage import make_folder, write_atomic
 
 _MAN = "demo/carphone_pristine.mp4"
+_PORTRAIT = "demo/astronaut.png"
 
 
 def _path(name: str) -> Path:
@@ -94,7 +98,8 @@ def demo_clips(folder: Path) -> list[Clip]:
 
     Raises :class:`UserError` with the command that gets the footage when it is missing.
     """
-    missing = [name for name in models.files() if name.startswith("demo/") and models.locate(name).path is None]
+    footage = [name for name in models.files() if name.startswith("demo/") and name != _PORTRAIT]
+    missing = [name for name in footage if models.locate(name).path is None]
     if missing:
         raise UserError(f"the demo footage is missing. Get it with: faceloom models fetch {' '.join(missing)}")
     folder = folder.absolute()
@@ -107,6 +112,33 @@ def demo_clips(folder: Path) -> list[Clip]:
             f"cannot write the demo's videos to {folder}: {error.strerror}; choose another --root"
         ) from None
     return [Clip("demo", clip.name, str(folder / clip.name), licence=clip.licence) for clip in DEMO]
+
+
+def landmark_videos(dataset: Path, folder: Path) -> list[Path]:
+    """Write ``folder/<clip_id>.mp4`` with the landmarks of each kept clip, and the man's motion on the portrait.
+
+    A video that is newer than what it is made from is left as it is. Raises :class:`UserError`.
+    """
+    try:
+        make_folder(folder.absolute())
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
+    rows = read_ledger(dataset, ["clip_id", "outcome"]).to_pylist()
+    videos = []
+    for clip_id in (row["clip_id"] for row in rows if row["outcome"] == "kept"):
+        videos.append(folder / f"{clip_id}.mp4")
+        if _outdated(videos[-1], dataset / RECORD_NAME):
+            render_clip(dataset, clip_id, videos[-1])
+    portrait, man = _path(_PORTRAIT), _path(_MAN)
+    videos.append(folder / f"{portrait.stem}.mp4")
+    if _outdated(videos[-1], portrait, man):
+        retarget(portrait, man, videos[-1])
+    return videos
+
+
+def _outdated(video: Path, *sources: Path) -> bool:
+    made = video.stat().st_mtime_ns if video.is_file() else 0
+    return any(source.stat().st_mtime_ns > made for source in sources)
 
 
 def unexpected(rows: Iterable[Mapping[str, object]]) -> list[str]:

@@ -337,12 +337,12 @@ def landmarks_retarget(
 
 @app.command("demo", epilog="Example: faceloom demo --out demo")
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for videos, manifest, dataset and contact sheets.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for videos, manifest, dataset, contact sheets and landmark videos.")
+    ] = Path("demo"),
 ) -> None:
     """Run the whole chain on four small real videos and what is made of them (CPU, a few minutes)."""
-    from curation.demo import demo_clips, unexpected
+    from curation.demo import demo_clips, landmark_videos, unexpected
     from curation.display import print_clips
     from curation.inspect import write_contact_sheets
     from curation.ledger import read_ledger
@@ -354,7 +354,7 @@ def demo(
     curate(manifest=manifest, out=dataset, source="demo")
     verify(dataset)
     ledger = read_ledger(dataset)
-    written = write_contact_sheets(dataset, sheets)
+    written = [*write_contact_sheets(dataset, sheets), *landmark_videos(dataset, out / "landmarks")]
     print_clips(ledger, console)
     console.print("look at:")
     for path in [*written, dataset / "shards", dataset / "ledger", out / "videos"]:
