@@ -156,13 +156,11 @@ def _draw_over(canvas: NDArray[np.uint8], points_px: Floats, style: str) -> None
     pixels = np.minimum(np.where(inside[..., None], points_px, 0), size - 1).astype(np.int32)
 
     for colour, line in STYLES[style].lines:
-        ends, drawable = np.take(pixels, line, axis=1), np.take(inside, line, axis=1)
-        whole = np.asarray(drawable.all(axis=1))
+        ends, known = np.take(pixels, line, axis=1), np.take(inside, line, axis=1)
+        drawn = known[:, :-1] & known[:, 1:]
+        whole = np.asarray(drawn.all(axis=1))
         for t in range(frames):
-            if whole[t]:
-                pieces = [ends[t]]
-            else:
-                pieces = [ends[t, i : i + 2] for i in np.flatnonzero(drawable[t, :-1] & drawable[t, 1:])]
+            pieces = [ends[t]] if whole[t] else [ends[t, i : i + 2] for i in np.flatnonzero(drawn[t])]
             # In one call: it has the pixels of cv2.line on each edge, and what a call costs only once.
             cv2.polylines(canvas[t], pieces, False, colour, thickness)
     for colour, landmark, released_side in STYLES[style].dots:
