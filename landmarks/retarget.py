@@ -7,6 +7,8 @@ expression; taking it instead of a neutral face keeps a smiling portrait from sm
 cross or never meet, so openings are carried over as openings: closed is closed on any face.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,16 +27,34 @@ _LIPS = (
     ((409, 408, 407, 415), (375, 307, 325, 324)),
 )
 _MOUTH_CORNERS = (61, 291)
-# Lid edges: upper over lower; the person's right eye, then the left.
-_LIDS = (
-    ((159, 145), (158, 153), (160, 144), (161, 163), (157, 154), (246, 7), (173, 155)),
-    ((386, 374), (385, 380), (387, 373), (388, 390), (384, 381), (466, 249), (398, 382)),
-)
-_MAX_LID_SCALE = 2.0  # for a reference that squints or a driver whose eyes are shut, where the ratio says little
+
+
+class _Eye(NamedTuple):
+    lids: tuple[tuple[int, int], ...]  # upper over lower
+    contour: tuple[int, ...]
+    corners: tuple[int, int]
+    iris: tuple[int, ...]
+    blink: int  # the blendshape
+
+
 _EYES = (
-    ((33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246), (468, 469, 470, 471, 472)),
-    ((362, 382, 381, 380, 374, 373, 390, 249, 263, 466, 388, 387, 386, 385, 384, 398), (473, 474, 475, 476, 477)),
+    _Eye(
+        lids=((159, 145), (158, 153), (160, 144), (161, 163), (157, 154), (246, 7), (173, 155)),
+        contour=(33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+        corners=(33, 133),
+        iris=(468, 469, 470, 471, 472),
+        blink=10,
+    ),  # the person's right
+    _Eye(
+        lids=((386, 374), (385, 380), (387, 373), (388, 390), (384, 381), (466, 249), (398, 382)),
+        contour=(362, 382, 381, 380, 374, 373, 390, 249, 263, 466, 388, 387, 386, 385, 384, 398),
+        corners=(362, 263),
+        iris=(473, 474, 475, 476, 477),
+        blink=9,
+    ),
 )
+_SHUT = 0.5  # a blink above this hides how far the eye opens
+_MAX_LID_SCALE = 2.0  # where the driver's matching eye is nearly shut, a ratio of openings says little
 
 
 def transfer_expression(
@@ -52,13 +72,12 @@ def transfer_expression(
     lip_scale = _width(reference, _MOUTH_CORNERS) / _width(matched, _MOUTH_CORNERS)
     for upper, lower in _LIPS:
         _open(points, driving, upper, lower, lip_scale)
-    for lids in _LIDS:
-        opening = _openings(reference, lids) / _openings(matched, lids)
-        lid_scale = float(np.clip(opening, 1 / _MAX_LID_SCALE, _MAX_LID_SCALE))
-        for upper_lid, lower_lid in lids:
-            _open(points, driving, (upper_lid,), (lower_lid,), lid_scale)
-    for contour, iris in _EYES:
-        _place_iris(points, driving, matched, reference, contour, iris)
+    for eye in _EYES:
+        size, iris_map = _eye_scale(eye, matched, reference, shut=bool(reference_blendshapes[eye.blink] > _SHUT))
+        for upper_lid, lower_lid in eye.lids:
+            _open(points, driving, (upper_lid,), (lower_lid,), size)
+        offset = driving[:, eye.iris, :2] - driving[:, eye.contour, :2].mean(axis=1, keepdims=True)
+        points[:, eye.iris, :2] = points[:, eye.contour, :2].mean(axis=1, keepdims=True) + offset @ iris_map
     return points
 
 
@@ -129,6 +148,21 @@ def _open(
     points[:, lower] -= missing[:, None] / 2
 
 
+def _eye_scale(eye: _Eye, matched: Floats, reference: Floats, shut: bool) -> tuple[float, NDArray[np.float64]]:
+    """How much further the reference's lids open than the driver's, and the map ``[2, 2]`` of iris offsets (row vectors).
+
+    Both from the eyes as a whole: one map for the clip, because a map fitted to each frame's own contour breaks down when the
+    eye closes to a line. A reference whose eye is ``shut`` shows no more of it than its width.
+    """
+    if shut:
+        size = _width(reference, eye.corners) / _width(matched, eye.corners)
+        return size, size * np.eye(2)
+    source, target = matched[list(eye.contour), :2], reference[list(eye.contour), :2]
+    affine = np.linalg.lstsq(source - source.mean(axis=0), target - target.mean(axis=0), rcond=None)[0]
+    size = _openings(reference, eye.lids) / _openings(matched, eye.lids)
+    return float(np.clip(size, 1 / _MAX_LID_SCALE, _MAX_LID_SCALE)), affine
+
+
 def _openings(face: Floats, pairs: tuple[tuple[int, int], ...]) -> float:
     upper, lower = np.transpose(pairs)
     return float(np.linalg.norm(face[upper] - face[lower], axis=1).mean())
@@ -136,22 +170,3 @@ def _openings(face: Floats, pairs: tuple[tuple[int, int], ...]) -> float:
 
 def _width(face: Floats, corners: tuple[int, int]) -> float:
     return float(np.linalg.norm(face[corners[0]] - face[corners[1]]))
-
-
-def _place_iris(
-    points: NDArray[np.float64],
-    driving: Floats,
-    matched: Floats,
-    reference: Floats,
-    contour: tuple[int, ...],
-    iris: tuple[int, ...],
-) -> None:
-    """Put the iris where the driver's is in his eye, by the affine map from the matched eye to the reference's.
-
-    One map for the clip: a map fitted to each frame's own contour breaks down when the eye closes to a line.
-    """
-    source = matched[list(contour), :2] - matched[list(contour), :2].mean(axis=0)
-    target = reference[list(contour), :2] - reference[list(contour), :2].mean(axis=0)
-    affine = np.linalg.lstsq(source, target, rcond=None)[0]
-    offset = driving[:, iris, :2] - driving[:, contour, :2].mean(axis=1, keepdims=True)
-    points[:, iris, :2] = points[:, contour, :2].mean(axis=1, keepdims=True) + offset @ affine

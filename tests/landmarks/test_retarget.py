@@ -85,6 +85,22 @@ def test_shut_eyes_shut_on_another_face() -> None:
     assert np.linalg.norm(moved[2, 159] - moved[2, 145]) > 0.1
 
 
+def test_a_portrait_with_shut_eyes_opens_them_with_the_driver() -> None:
+    driving, shapes = talking(HEAD, 5), rng.uniform(0, 1, (5, 52))
+    asleep = OTHER_HEAD.copy()
+    asleep[159] = asleep[145]
+    wanted = np.zeros(52)
+    wanted[10] = 0.9  # eyeBlinkRight
+    moved = transfer_expression(driving, shapes, asleep, wanted)
+    wider = np.linalg.norm(asleep[33] - asleep[133]) / np.linalg.norm(np.subtract(*_matched(driving, shapes, wanted)))
+    ours, theirs = moved[:, 159] - moved[:, 145], driving[:, 159] - driving[:, 145]
+    np.testing.assert_allclose(ours, theirs * wider, rtol=1e-6)
+
+
+def _matched(driving: np.ndarray, shapes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    return matching_face(driving, shapes, wanted)[[33, 133]]
+
+
 def test_the_iris_keeps_its_place_in_an_eye_of_another_size() -> None:
     right = [33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246]
     around = np.linspace(0, 2 * np.pi, 16, endpoint=False)
