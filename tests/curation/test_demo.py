@@ -11,7 +11,7 @@ from curation.video import TruncatedVideoError, probe
 from faceloom import models
 from faceloom.errors import UserError
 
-FOOTAGE = [name for name in models.files() if name.startswith("demo/")]
+FOOTAGE = [name for name in models.files() if name.startswith("demo/") and name.endswith(".mp4")]
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from curation import inspect, ledger
+from curation import inspect
 from curation.inspect import draw_sheet, write_contact_sheets
 from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Rejected
@@ -14,10 +12,9 @@ from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.sources import Clip
 from faceloom.errors import UserError
 from landmarks.record import quantise
-from shards.dataset import DatasetRecord, ManifestSummary, ledger_path, tar_path
-from shards.schema import FIELDS, FRAMES, HEIGHT, META_KEYS, WIDTH, encode_field
-from shards.storage import make_folder
-from shards.writer import write_layer
+from shards.dataset import tar_path
+from shards.schema import FRAMES, HEIGHT, WIDTH
+from tests.curation.datasets import blank_sample, write_dataset
 
 KEPT = Clip("set", "dîner 晚饭.mp4", "/videos/a.mp4", licence="CC0")
 ALSO_KEPT = Clip("set", "b.mp4", "/videos/b.mp4")
@@ -40,20 +37,11 @@ def sample(clip: Clip) -> dict[str, object]:
     points[:, NOSE_TIP, :2] = 700 / SOURCE_WH[0], 450 / SOURCE_WH[1]
     flow = np.zeros((13, 60, 90), np.float16)
     flow[:, :, 60:] = 20
-    values: dict[str, object] = {
-        field.name: np.zeros(field.shape, field.dtype) for field in FIELDS.values() if field.dtype and field.shape
-    }
-    meta = dict.fromkeys(META_KEYS) | {
-        "clip_id": clip.clip_id,
-        "dataset": clip.dataset,
-        "source_key": clip.source_key,
-        "licence": clip.licence,
-        "fps": 12.0,
+    blank = blank_sample(clip)
+    meta = blank["meta.json"] | {
         "n_valid": 40,
         "source_wh": list(SOURCE_WH),
-        "pts_s": [i / 12 for i in range(FRAMES)],
         "crop_xywh": list(CROP_XYWH),
-        "valid_x0x1": [0, WIDTH],
         "crop_mode": "wide",
         "found": [i != 8 for i in range(FRAMES)],
         "reference_frame": 3,
@@ -62,7 +50,7 @@ def sample(clip: Clip) -> dict[str, object]:
         "flow": {"model": "raft-small", "scale": 1.0, "iterations": 12, "p995": 20.0},
         "statistics": {"yaw_range_deg": 12.5},
     }
-    return values | {
+    return blank | {
         "video.mp4": encode_sample(
             np.full((FRAMES, HEIGHT, WIDTH, 3), GREY, np.uint8), 12.0, None, SampleVideoConfig()
         ),
@@ -83,28 +71,11 @@ def sheet() -> np.ndarray:
 def dataset(tmp_path) -> Path:
     """Two blocks: one clip kept and one refused in the first, the same in the second."""
     root = tmp_path / "set"
-    make_folder(root / "shards")
-    make_folder(root / "ledger")
     blocks = [
         [Decision(KEPT, Kept()), Decision(STILL, Rejected("motion", 0.25, 1.0))],
         [Decision(BROKEN, Failed("probe", "EmptyFileError", "it has zero bytes")), Decision(ALSO_KEPT, Kept())],
     ]
-    files = []
-    for part, decisions in enumerate(blocks):
-        kept = [decision.clip for decision in decisions if decision.outcome == Kept()]
-        encoded = [(c.clip_id, {name: encode_field(name, v) for name, v in sample(c).items()}) for c in kept]
-        files.append(write_layer(root, part, "base", encoded))
-        rows = [ledger.row(d, 0 if d.outcome == Kept() else None) for d in decisions]
-        pq.write_table(pa.Table.from_pylist(rows, ledger.SCHEMA), ledger_path(root, part))
-    DatasetRecord(
-        complete=True,
-        config={},
-        config_fingerprint="",
-        fingerprints={},
-        licences=("CC0",),
-        manifest=ManifestSummary(sha256="", clips=4, blocks=2, block_clips=2),
-        shards=tuple(files),
-    ).save(root)
+    write_dataset(root, blocks, {clip: sample(clip) for clip in (KEPT, ALSO_KEPT)})
     return root
 
 

@@ -36,6 +36,12 @@ def test_two_encodes_give_equal_bytes() -> None:
     assert encode_sample(frames, 12, sound, config) == encode_sample(frames, 12, sound, config)
 
 
+def test_frames_may_come_one_at_a_time() -> None:
+    frames = scenery(13, 96, 144)
+    one_by_one = encode_sample((frame for frame in frames), 12, None, CONFIG)
+    assert one_by_one == encode_sample(frames, 12, None, CONFIG)
+
+
 def test_another_process_gives_the_same_bytes() -> None:
     script = (
         "import hashlib; from tests.curation.test_sample_video import *;"
