@@ -4,23 +4,20 @@ import pickle
 import struct
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse
 
 # MediaPipe's numbers of the 105 landmarks, in the order of SMIRK's embedding.
-NUMBERS = np.array(
-    # brows
-    [276, 282, 283, 285, 293, 295, 296, 300, 334, 336, 46, 52, 53, 55, 63, 65, 66, 70, 105, 107]
-    # eyes
-    + [249, 263, 362, 373, 374, 380, 381, 382, 384, 385, 386, 387, 388, 390, 398, 466]
-    + [7, 33, 133, 144, 145, 153, 154, 155, 157, 158, 159, 160, 161, 163, 173, 246]
-    # nose
-    + [168, 6, 197, 195, 5, 4, 129, 98, 97, 2, 326, 327, 358]
-    # mouth
-    + [0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191, 267, 269, 270, 291]
-    + [308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415]
-)
+_BROWS = [276, 282, 283, 285, 293, 295, 296, 300, 334, 336, 46, 52, 53, 55, 63, 65, 66, 70, 105, 107]
+_LEFT_EYE = [249, 263, 362, 373, 374, 380, 381, 382, 384, 385, 386, 387, 388, 390, 398, 466]
+_RIGHT_EYE = [7, 33, 133, 144, 145, 153, 154, 155, 157, 158, 159, 160, 161, 163, 173, 246]
+_NOSE = [168, 6, 197, 195, 5, 4, 129, 98, 97, 2, 326, 327, 358]
+_LIPS_0 = [0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191]
+_LIPS_1 = [267, 269, 270, 291, 308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415]
+# MediaPipe's numbers of the 105 landmarks, in the order of SMIRK's embedding.
+NUMBERS = np.array([*_BROWS, *_LEFT_EYE, *_RIGHT_EYE, *_NOSE, *_LIPS_0, *_LIPS_1])
 
 
 def head_model(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -49,11 +46,9 @@ def write_as_python_2_did(path: Path, model: dict[str, np.ndarray], protocol: in
     """The released form: strings of bytes, old module names, chumpy around some arrays, a sparse regressor."""
     content = {
         **model,
-        "shapedirs": _foreign("chumpy.ch", "Ch", x=model["shapedirs"], _status="new"),
-        "weights": _foreign("chumpy.ch", "Ch", x=model["weights"], _status="new"),
-        "J_regressor": _foreign(
-            "scipy.sparse.csc", "csc_matrix", **vars(scipy.sparse.csc_matrix(model["J_regressor"]))
-        ),
+        "shapedirs": foreign("chumpy.ch", "Ch", x=model["shapedirs"], _status="new"),
+        "weights": foreign("chumpy.ch", "Ch", x=model["weights"], _status="new"),
+        "J_regressor": foreign("scipy.sparse.csc", "csc_matrix", **vars(scipy.sparse.csc_matrix(model["J_regressor"]))),
         "bs_type": "lrotmin",
         "bs_style": "lbs",
         "J": np.zeros((5, 3)),
@@ -62,7 +57,7 @@ def write_as_python_2_did(path: Path, model: dict[str, np.ndarray], protocol: in
         _Python2Pickler(file, protocol).dump(content)
 
 
-def _foreign(module: str, name: str, **state: object) -> object:
+def foreign(module: str, name: str, **state: object) -> object:
     """An object of a class ``module.name`` that exists only as long as the pickler looks."""
     value = object.__new__(type(name, (), {"__module__": module}))
     vars(value).update(state)
@@ -72,7 +67,7 @@ def _foreign(module: str, name: str, **state: object) -> object:
 class _Python2Pickler(pickle._Pickler):
     """Pickle's Python implementation, with the opcodes and names that Python 2 and numpy 1 used."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def _save_string(self, value):
         data = value.encode("latin1") if isinstance(value, str) else value
@@ -88,3 +83,19 @@ class _Python2Pickler(pickle._Pickler):
         self.memoize(value)
 
     dispatch[type] = dispatch[types.FunctionType] = save_global
+
+
+def write_all(folder: Path, rng: np.random.Generator) -> tuple[Path, Path, Path, Path]:
+    """Model (as a plain npz), embedding and eyelids, in the order :func:`landmarks.flame.read_flame` takes them."""
+    paths = (
+        folder / "flame" / "generic_model.pkl",
+        *(folder / "smirk" / name for name in ("mediapipe_landmark_embedding.npz", "l_eyelid.npy", "r_eyelid.npy")),
+    )
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with paths[0].open("wb") as file:
+        np.savez(file, **head_model(rng))
+    np.savez(paths[1], **embedding(rng))
+    for path in paths[2:]:
+        np.save(path, rng.normal(0, 0.004, (5023, 3)))
+    return paths
