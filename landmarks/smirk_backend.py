@@ -94,7 +94,7 @@ class Smirk:
 
     encoder: "SmirkEncoder"
     backend: SmirkBackend
-    fingerprint: str  # of the files, which have no pinned hashes
+    fingerprint: str  # of :func:`smirk_fingerprint`
 
 
 def load_smirk(wanted_by: str, device: str = "cpu") -> Smirk:
@@ -108,8 +108,17 @@ def load_smirk(wanted_by: str, device: str = "cpu") -> Smirk:
     return Smirk(
         encoder=SmirkEncoder(paths[_CHECKPOINT], device),
         backend=SmirkBackend(read_flame(*(paths[name] for name in _HEAD))),
-        fingerprint=fingerprint(**{name: models.file_sha256(path) for name, path in paths.items()}),
+        fingerprint=smirk_fingerprint(wanted_by),
     )
+
+
+def smirk_fingerprint(wanted_by: str) -> str:
+    """One hash over the user's files, without loading them: two people's copies need not be the same.
+
+    Raises as :func:`load_smirk` does for missing files.
+    """
+    paths = models.user_paths((_CHECKPOINT, *_HEAD), wanted_by)
+    return fingerprint(**{name: models.file_sha256(path) for name, path in paths.items()})
 
 
 def load_smirk_backend(wanted_by: str) -> SmirkBackend:

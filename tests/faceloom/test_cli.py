@@ -113,3 +113,19 @@ def test_list_as_json_gives_state_and_provenance(run, registry):
     assert rows["weights-b"]["state"] == "ready"
     assert rows["weights-b"]["path"] == str(models.cache_folder() / registry["weights-b"].file)
     assert rows["siglip-so400m"]["hub_id"].startswith("google/")
+
+
+def test_list_tells_what_the_user_has_to_supply_and_where_to_put_it(run, registry, tmp_path, monkeypatch):
+    monkeypatch.setenv("FACELOOM_MODELS", str(tmp_path))
+    (tmp_path / "flame").mkdir()
+    (tmp_path / "flame" / "generic_model.pkl").write_bytes(b"a head")
+    _, out, _ = run("models", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert rows["flame"]["state"] == "ready"
+    assert rows["flame"]["path"] == str(tmp_path / "flame" / "generic_model.pkl")
+    assert rows["smirk-encoder"]["state"] == "supply it yourself"
+    assert rows["smirk-encoder"]["put_at"] == str(tmp_path / "smirk" / "SMIRK_em1.pt")
+    assert "Google Drive" in rows["smirk-encoder"]["source"]
+    _, out, _ = run("models", "list")
+    assert "supply it yourself" in out
+    assert "no pinned sha256" in out

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -35,6 +36,17 @@ def test_every_row_of_the_table_is_complete_and_pinned():
         assert models.sha256_of(name) == row.sha256
     assert len({row.file for row in models.files().values()}) == len(models.files())
     assert not set(models.files()) & set(models.hub_models())
+
+
+def test_every_file_that_the_user_supplies_has_a_name_a_place_a_licence_and_a_source_of_its_own():
+    for name, row in models.user_files().items():
+        assert name not in {*models.files(), *models.hub_models()}
+        assert not Path(row.file).is_absolute()
+        assert row.licence
+        assert row.source
+        assert row.note
+    taken = [row.file for row in (*models.files().values(), *models.user_files().values())]
+    assert len(set(taken)) == len(taken)
 
 
 def test_a_missing_model_names_itself_the_config_key_and_the_command(registry):
@@ -150,3 +162,51 @@ def test_a_hub_model_has_no_pinned_file_and_the_message_says_where_it_comes_from
     message = message_of(models.fetch, ["siglip-so400m"])
     assert "google/siglip-so400m-patch14-384" in message
     assert "face.siglip_model" in message
+
+
+@pytest.fixture
+def supplied(tmp_path, monkeypatch) -> dict[str, models.UserFile]:
+    """Two files that the user is to supply, and neither there."""
+    rows = {
+        name: models.UserFile(
+            name, f"mine/{name}.bin", f"terms of {name}", f"https://{name}.example", f"what {name} is"
+        )
+        for name in ("head", "lid")
+    }
+    monkeypatch.setattr(models, "user_files", lambda: rows)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("FACELOOM_MODELS", str(tmp_path / "models"))
+    return rows
+
+
+def test_a_file_to_supply_is_described_with_source_terms_and_the_path_to_put_it_at(supplied, tmp_path):
+    message = message_of(models.user_path, "head", "landmarks.backend")
+    assert message.startswith("landmarks.backend asks for")
+    for words in ("what head is", "https://head.example", "terms of head", f"{tmp_path}/models/mine/head.bin"):
+        assert words in message
+    assert "lid" not in message
+
+
+def test_files_to_supply_that_are_missing_are_listed_in_one_error(supplied):
+    message = message_of(models.user_paths, ["head", "lid"], "landmarks.backend")
+    assert message.count("put at") == 2
+
+
+def test_without_a_folder_of_the_users_own_a_file_is_to_be_put_into_the_cache(supplied, monkeypatch):
+    monkeypatch.delenv("FACELOOM_MODELS")
+    at = models.cache_folder() / "mine" / "head.bin"
+    assert str(at) in message_of(models.user_path, "head", "landmarks.backend")
+    put(at, b"a head")
+    assert models.user_path("head", "landmarks.backend") == at
+
+
+def test_a_supplied_file_is_taken_as_it_is_and_has_a_hash_to_tell_it_by(supplied):
+    at = put(supplied["head"].put_at, b"whatever")
+    assert models.user_paths(["head"], "landmarks.backend") == {"head": at}
+    assert models.file_sha256(at) == hashlib.sha256(b"whatever").hexdigest()
+
+
+def test_a_file_to_supply_cannot_be_fetched_and_the_message_says_where_to_get_it(supplied):
+    message = message_of(models.fetch, ["head"])
+    assert "nothing to fetch" in message
+    assert "https://head.example" in message

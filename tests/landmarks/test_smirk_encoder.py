@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates
 
 from faceloom.errors import UserError
 from landmarks.record import LandmarkRecord
-from landmarks.smirk_backend import load_smirk
+from landmarks.smirk_backend import load_smirk, smirk_fingerprint
 from landmarks.smirk_crop import SIDE, cut, face_crop
 from landmarks.smirk_encoder import SmirkEncoder
 from landmarks.smirk_motion import CAMERA, EXPRESSION, EYELIDS, JAW, POSE
@@ -221,7 +221,7 @@ def test_loading_gives_encoder_backend_and_the_fingerprint_of_their_files(tmp_pa
     eyelid = flame_files.write_all(tmp_path, np.random.default_rng(0))[3]
     torch.save(weights, tmp_path / "smirk" / "SMIRK_em1.pt")
     smirk = load_smirk("landmarks.backend")
-    assert load_smirk("landmarks.backend").fingerprint == smirk.fingerprint
+    assert smirk_fingerprint("landmarks.backend") == smirk.fingerprint
 
     frames, points = clip(2)
     record = LandmarkRecord(
@@ -236,7 +236,7 @@ def test_loading_gives_encoder_backend_and_the_fingerprint_of_their_files(tmp_pa
     assert np.isfinite(smirk.backend.own(record)[:, flame_files.NUMBERS]).all()
 
     np.save(eyelid, np.zeros((5023, 3)))
-    assert load_smirk("landmarks.backend").fingerprint != smirk.fingerprint
+    assert smirk_fingerprint("landmarks.backend") != smirk.fingerprint
 
 
 def test_without_any_file_one_error_lists_all_five(tmp_path, monkeypatch):
