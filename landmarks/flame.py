@@ -7,7 +7,7 @@ it run anything.
 
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -120,8 +120,9 @@ def read_flame(model: Path, embedding: Path, left_eyelid: Path, right_eyelid: Pa
     its ``l_eyelid.npy`` and ``r_eyelid.npy``, [5023, 3]. Raises :class:`UserError` naming the file, and the key in it
     that is missing or has a wrong shape, or whatever a pickle wants that this one has no need of.
     """
-    arrays = _checked(model, _read_npz(model) if zipfile.is_zipfile(model) else _read_pickle(model), _MODEL_SHAPES)
-    places = _checked(embedding, _read_npz(embedding), _EMBEDDING_SHAPES)
+    read_model = _read_npz if zipfile.is_zipfile(model) else _read_pickle
+    arrays = _checked(model, read_model(model, _MODEL_SHAPES), _MODEL_SHAPES)
+    places = _checked(embedding, _read_npz(embedding, _EMBEDDING_SHAPES), _EMBEDDING_SHAPES)
     triangles = _indices(model, "f", arrays["f"], VERTICES)
     on_triangle = _indices(embedding, "lmk_face_idx", places["lmk_face_idx"], TRIANGLES)
     numbers = _indices(embedding, "landmark_indices", places["landmark_indices"], MESH_POINTS)
@@ -198,21 +199,21 @@ def _read_eyelid(path: Path) -> NDArray[np.number]:
     return _checked(path, {"the array": array}, {"the array": (VERTICES, 3)})["the array"]
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _read_npz(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as content:
-            return dict(content)
+            return {key: content[key] for key in keys if key in content}
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is no npz file of plain arrays ({error}); supply the file as it was released"
         ) from error
 
 
-def _read_pickle(path: Path) -> dict[str, NDArray[Any]]:
+def _read_pickle(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as file:
             content = _FlameUnpickler(file, path).load()
-        return {key: _array(path, key, content[key]) for key in _MODEL_SHAPES if key in content}
+        return {key: _array(path, key, content[key]) for key in keys if key in content}
     except UserError:
         raise
     except Exception as error:  # what a broken pickle raises is not limited to UnpicklingError, says its documentation
