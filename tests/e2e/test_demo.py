@@ -1,6 +1,7 @@
 """The demo as a stranger runs it, and what can be read from the dataset it leaves."""
 
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def test_a_rejection_names_rule_value_and_threshold_and_a_failure_stage_and_mess
 
 def test_a_second_demo_has_nothing_to_do_and_touches_nothing(demo: Path) -> None:
     def state() -> dict[Path, tuple[int, bytes]]:
-        files = [path for path in (demo / "dataset").rglob("*") if path.is_file()]
+        kept = [*(demo / "dataset").rglob("*"), *(demo / "landmarks").iterdir()]
+        files = [path for path in kept if path.is_file()]
         return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
     before = state()
@@ -98,6 +100,81 @@ def test_landmarks_in_crop_coordinates_lie_on_the_face_of_the_sample(sample: dic
         differences.append(again - stored[t])
     # 144 lines are enlarged to 480, so 3 px here are less than 1 px of the source. Measured: 2.2.
     assert np.median(np.linalg.norm(differences, axis=2)) <= 3
+
+
+def test_there_is_a_landmark_video_of_the_kept_clip_and_one_of_the_portrait(
+    demo: Path, sample: dict[str, object]
+) -> None:
+    names = {path.name for path in (demo / "landmarks").iterdir()}
+    assert names == {f"{sample['key']}.mp4", "astronaut.mp4"}
+
+
+def test_lines_are_drawn_where_the_landmarks_are_and_move_with_them(demo: Path, sample: dict[str, object]) -> None:
+    meta = _meta(sample)
+    video = decode_sample((demo / "landmarks" / f"{sample['key']}.mp4").read_bytes())
+    assert video.shape == (meta["n_valid"], HEIGHT, 2 * WIDTH, 3)
+    points = dequantise(np.asarray(sample["landmarks.u16.npy"]))
+    points_px = to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
+    drawn = video[:, :, WIDTH:].max(axis=3) > 60
+    for t in range(meta["n_valid"]):
+        _assert_drawn_at(drawn[t], points_px[t])
+    assert np.median([(a != b).mean() / a.mean() for a, b in itertools.pairwise(drawn)]) > 0.5
+
+
+def test_the_astronaut_s_landmarks_lie_in_her_face_and_move(demo: Path) -> None:
+    video = decode_sample((demo / "landmarks/astronaut.mp4").read_bytes())
+    # The man, 193 × 144 in square px, and the portrait, 512 × 512, with 480 lines each; four seconds at 12 frames a second.
+    assert video.shape == (48, 480, 644 + 480 + 480, 3)
+    _, portrait, drawing = np.split(video, [644, 644 + 480], axis=2)
+    expected = cv2.imread(str(model_path("demo/astronaut.png", "the tests")), cv2.IMREAD_COLOR_RGB)
+    small = cv2.resize(expected, (480, 480), interpolation=cv2.INTER_AREA)
+    assert np.abs(portrait[20].astype(int) - small).mean() < 4
+    finder = FaceFinder(model_path("face_landmarker", "the tests"), config.load(CurationConfig, "demo").census)
+    (face,) = finder.census(expected)
+    finder.close()
+    drawn = drawing.max(axis=3) > 60
+    # Eyes, brows and lips are the middle of a face; however the man turns his head, they hardly leave hers.
+    corners_px = np.array([face.box.x0, face.box.y0, face.box.x1, face.box.y1]) * 480 / 512
+    x0, y0, x1, y1 = (corners_px + np.array([-4, -4, 4, 4])).round().astype(int)
+    assert drawn.any(axis=(1, 2)).all()
+    assert drawn[:, y0:y1, x0:x1].sum() == drawn.sum()
+    assert np.median([(a != b).mean() / a.mean() for a, b in itertools.pairwise(drawn)]) > 0.3
+    # She smiles with open eyes: in the man's first frame, which is where his motion counts from, each pupil is in its eye.
+    for pupil, corners in ((468, (33, 133)), (473, (362, 263))):
+        first, last = face.points[list(corners), :2] * 480
+        colour = (10, 200, 250) if pupil == 468 else (250, 200, 10)
+        near = np.abs(drawing[0].astype(int) - colour).max(axis=2) < 90
+        ys, xs = np.nonzero(near)
+        assert len(xs) >= 3
+        centre = np.array([xs.mean() + 0.5, ys.mean() + 0.5])
+        assert min(first[0], last[0]) < centre[0] < max(first[0], last[0])
+        assert abs(centre[1] - (first[1] + last[1]) / 2) < abs(first[0] - last[0]) / 2
+
+
+def test_the_landmarks_of_a_clip_are_rendered_on_one_of_its_frames(
+    demo: Path, sample: dict[str, object], tmp_path: Path
+) -> None:
+    out = tmp_path / "relative.mp4"
+    arguments = ("--mode", "relative", "--reference", "5", "--style", "fye", "--smooth")
+    done = faceloom("landmarks", "render", demo / "dataset", "talking_man.mp4", *arguments, "--out", out)
+    assert done.stdout.strip() == str(out)
+    assert decode_sample(out.read_bytes()).shape == (_meta(sample)["n_valid"], HEIGHT, 3 * WIDTH, 3)
+
+
+def test_a_portrait_without_a_face_ends_retargeting_by_a_message(demo: Path, tmp_path: Path) -> None:
+    wall = tmp_path / "wall.png"
+    cv2.imwrite(str(wall), np.full((300, 300, 3), 128, np.uint8))
+    man = demo / "videos/talking_man.mp4"
+    arguments = ("--portrait", wall, "--driving", man, "--out", tmp_path / "out.mp4")
+    done = faceloom("landmarks", "retarget", *arguments, exit_code=2)
+    assert f"{wall}: no face is found" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _assert_drawn_at(drawn: np.ndarray, points_px: np.ndarray) -> None:
+    """Something is drawn within 2 px of the inner and outer corners of eyes and mouth, brow ends, pupils and nose."""
+    for x, y in points_px[[33, 133, 362, 263, 61, 291, 46, 55, 276, 285, 468, 473, 4]].round().astype(int):
+        assert drawn[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].any(), (x, y)
 
 
 def _bytes(sample: dict[str, object], name: str) -> bytes:
