@@ -30,12 +30,9 @@ from landmarks.mediapipe_backend import MediaPipeBackend
 from landmarks.mouth import lip_gap_cm
 from landmarks.record import LandmarkRecord, dequantise, interpolate_missing, quantise, to_crop
 from landmarks.retarget import transfer_expression, transfer_rotation
+from landmarks.topology import EYES
 from shards.schema import FPS, FRAMES, HEIGHT, WIDTH
 
-EYES = (
-    ((33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246), 468),
-    ((362, 382, 381, 380, 374, 373, 390, 249, 263, 466, 388, 387, 386, 385, 384, 398), 473),
-)
 REPEATS = 15
 
 
@@ -196,9 +193,9 @@ def pupils_outside(faces: np.ndarray) -> float:
     """Share of eyes, seen from the front, whose pupil lies more than half a millimetre outside the lids."""
     out = 0
     for face in faces[..., :2].astype(np.float32):
-        for contour, pupil in EYES:
-            x, y = face[pupil].tolist()
-            out += cv2.pointPolygonTest(face[list(contour)].reshape(-1, 1, 2), (x, y), True) < -0.05
+        for eye in EYES:
+            x, y = face[eye.iris[0]].tolist()
+            out += cv2.pointPolygonTest(face[list(eye.contour)].reshape(-1, 1, 2), (x, y), True) < -0.05
     return out / (2 * len(faces))
 
 

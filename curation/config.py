@@ -13,6 +13,7 @@ from curation.shots import ShotConfig
 from curation.video import VideoConfig
 from curation.window import WindowConfig
 from faceloom.config import Section
+from landmarks.backend import LandmarksConfig
 
 
 class FacePoolConfig(Section):
@@ -50,6 +51,7 @@ class CurationConfig(Section):
     character: CharacterConfig = CharacterConfig()
     window: WindowConfig = WindowConfig()
     motion: MotionConfig = MotionConfig()
+    landmarks: LandmarksConfig = LandmarksConfig()
     crop: CropConfig = CropConfig()
     sample_video: SampleVideoConfig = SampleVideoConfig()
     flow: FlowConfig = FlowConfig()

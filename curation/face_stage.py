@@ -4,10 +4,11 @@ Cheap before dear: container tables, then a sparse census, then landmarks, then 
 clip's cost, unless all statistics are asked for.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -39,6 +40,9 @@ from landmarks.landmarker import landmark_box
 from landmarks.record import LandmarkRecord, interpolate_missing, quantise
 from shards.schema import FRAMES, encode_field
 
+if TYPE_CHECKING:
+    from landmarks.smirk_encoder import SmirkEncoder
+
 
 @dataclass(frozen=True)
 class FaceTools:
@@ -46,11 +50,17 @@ class FaceTools:
 
     finder: FaceFinder
     canonical: CanonicalFace
+    smirk: "SmirkEncoder | None"
 
     @classmethod
     def load(cls, task_file: Path, config: CurationConfig) -> "FaceTools":
-        """Open the FaceLandmarker bundle."""
-        return cls(FaceFinder(task_file, config.census), read_geometry(task_file))
+        """Open the FaceLandmarker bundle and, where the config names it, SMIRK."""
+        smirk = None
+        if config.landmarks.backend == "smirk":
+            from landmarks.smirk_backend import load_smirk
+
+            smirk = load_smirk("landmarks.backend").encoder
+        return cls(FaceFinder(task_file, config.census), read_geometry(task_file), smirk)
 
 
 @dataclass(frozen=True)
@@ -155,10 +165,11 @@ def examine(
 
     with clock.stage("crop"):
         shown = pad_to_window(np.arange(best.start, best.stop))
-        frames = np.stack([render_window(f, best.crop) for f in reader.frames(sampling.indices[shown])])
+        record = best.record.frames(shown - best.start)
+        frames, record = _shown(reader.frames(sampling.indices[shown]), record, best.crop, tools)
         findings.decoder = reader.decoder
     with clock.stage("encode"):
-        findings.draft = _draft(clip, probed, sampling, best, shown, frames, config)
+        findings.draft = _draft(clip, probed, sampling, best, shown, frames, record, config)
 
 
 def _sampling(probed: Probe, clip: Clip, config: CurationConfig) -> Sampling:
@@ -256,9 +267,7 @@ def _candidate(
     track: Track, start: int, stop: int, sampling: Sampling, clip: Clip, config: CurationConfig
 ) -> Candidate:
     whole, part = track.record, slice(start, stop)
-    record = LandmarkRecord(
-        whole.points[part], whole.blendshapes[part], whole.pose[part], whole.found[part], whole.width, whole.height
-    )
+    record = whole.frames(part)
     width, height = record.width, record.height
     seen = record.points[record.found]
     boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in (landmark_box(p, width, height) for p in seen)])
@@ -286,6 +295,24 @@ def _best(candidates: list[Candidate], statistics: Mapping[str, float], config: 
     return max(candidates, key=rank, default=None)
 
 
+def _shown(
+    source: Iterable[np.ndarray], record: LandmarkRecord, crop: CropWindow, tools: FaceTools
+) -> tuple[np.ndarray, LandmarkRecord]:
+    """The frames of the sample, and its record with SMIRK's part; from one reading of the ``source`` frames."""
+    frames: list[np.ndarray] = []
+
+    def passing() -> Iterator[np.ndarray]:
+        for frame in source:
+            frames.append(render_window(frame, crop))
+            yield frame
+
+    if tools.smirk is None:
+        deque(passing(), maxlen=0)
+    else:
+        record = replace(record, smirk=tools.smirk.encode(passing(), record.points, record.found))
+    return np.stack(frames), record
+
+
 def _draft(
     clip: Clip,
     probed: Probe,
@@ -293,10 +320,10 @@ def _draft(
     best: Candidate,
     shown: np.ndarray,
     frames: np.ndarray,
+    record: LandmarkRecord,
     config: CurationConfig,
 ) -> Draft:
     n_valid = best.stop - best.start
-    at = shown - best.start
     audio = "none"
     sound = None
     if probed.has_audio:
@@ -305,13 +332,20 @@ def _draft(
             audio = "none" if sound is None else "kept"
         except (av.FFmpegError, ValueError):  # ValueError: the resampler, when rate or layout changes mid-stream
             audio = "unreadable"
-    record, crop = best.record, best.crop
+    crop = best.crop
     fields = {
         "video.mp4": encode_sample(frames, sampling.fps, sound, config.sample_video),
-        "landmarks.u16.npy": encode_field("landmarks.u16.npy", quantise(record.points[at])),
-        "blendshapes.npy": encode_field("blendshapes.npy", record.blendshapes[at].astype(np.float16)),
-        "pose.npy": encode_field("pose.npy", record.pose[at]),
+        "landmarks.u16.npy": encode_field("landmarks.u16.npy", quantise(record.points)),
+        "blendshapes.npy": encode_field("blendshapes.npy", record.blendshapes.astype(np.float16)),
+        "pose.npy": encode_field("pose.npy", record.pose),
     }
+    if record.smirk is not None:
+        motion = {
+            "smirk.npy": record.smirk.parameters,
+            "smirk_shape.npy": record.smirk.shape,
+            "smirk_crop.npy": record.smirk.crop,
+        }
+        fields |= {name: encode_field(name, values) for name, values in motion.items()}
     meta = {
         "clip_id": clip.clip_id,
         "dataset": clip.dataset,
@@ -325,7 +359,8 @@ def _draft(
         "crop_xywh": [crop.x, crop.y, crop.w, crop.h],
         "valid_x0x1": list(crop.valid_x0x1(probed.width)),
         "crop_mode": crop.mode,
-        "found": record.found[at].tolist(),
+        "found": record.found.tolist(),
+        "landmark_backend": config.landmarks.backend,
         "audio": audio,
     }
     return Draft(fields, meta)

@@ -15,6 +15,7 @@ from curation.device import Device, repeatable_inference, torch_device
 from faceloom.config import Section
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
+from landmarks.topology import EYES, MOUTH_CORNERS
 from shards.schema import FACE_DIM, FACE_SIZE, FACE_TOKENS
 
 MAX_YAW_DEG = 30.0
@@ -33,14 +34,9 @@ TEMPLATE = np.array(
 """Where the five points go, px of the 512×512 face: eye, eye, nose, mouth corner, mouth corner, image left first.
 Source: facexlib `FaceRestoreHelper`, which has it from FFHQ."""
 
-# MediaPipe face mesh indices; "left" and "right" are the image's, for a person who looks into the camera.
-LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
-RIGHT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 # Not the tip itself, 4: the template's nose lies lower. On the release's eight driving videos the aligned landmark 1 is
 # a median 1 px from the template's height, landmark 4 is 10 px above it.
 NOSE = 1
-LEFT_MOUTH, RIGHT_MOUTH = 61, 291
-
 BORDER_RGB = (132, 133, 135)
 """Fills what lies outside the frame. facexlib writes (135, 133, 132) into a BGR image."""
 
@@ -99,8 +95,8 @@ def choose_frame(clip_id: str, purpose: str, found: np.ndarray, yaw_deg: np.ndar
 def five_points(points_px: np.ndarray) -> np.ndarray:
     """Eye centres, nose and mouth corners float64 [5, 2], in the template's order, from ``points_px`` [478, 2]."""
     points = points_px.astype(np.float64)
-    eyes = [points[list(contour)].mean(axis=0) for contour in (LEFT_EYE, RIGHT_EYE)]
-    return np.stack([*eyes, points[NOSE], points[LEFT_MOUTH], points[RIGHT_MOUTH]])
+    eyes = [points[list(eye.contour)].mean(axis=0) for eye in EYES]
+    return np.stack([*eyes, points[NOSE], *points[list(MOUTH_CORNERS)]])
 
 
 def align_face(frame: np.ndarray, points_px: np.ndarray) -> np.ndarray:

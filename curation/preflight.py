@@ -18,6 +18,7 @@ from faceloom import __version__
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from faceloom.models import model_path, sha256_of
+from landmarks.smirk_backend import load_smirk
 from shards.dataset import RECORD_NAME, DatasetRecord, ManifestSummary, ledger_path
 from shards.schema import FACE_DIM, FACE_TOKENS
 from shards.storage import make_folder
@@ -144,6 +145,7 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
     deciding = ("video", "shots", "census", "character", "window", "motion", "crop", "sample_video")
     choice = {name: sections[name] for name in deciding}
     landmarker = sha256_of("face_landmarker")
+    smirk = load_smirk("landmarks.backend").fingerprint if config.landmarks.backend == "smirk" else None
     flow = {key: value for key, value in sections["flow"].items() if key != "device"}
     # On the CPU: the driver reserves no GPU, and may have none.
     encoder = face_encoder(config.face.model_copy(update={"device": "cpu"}))
@@ -155,7 +157,9 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
     tokens = {"face_tokens": encoder.fingerprint} if encoder is not None else {}
     return {
         "video": fingerprint(version=__version__, choice=choice, face_landmarker=landmarker),
-        "landmarks": fingerprint(version=__version__, census=sections["census"], face_landmarker=landmarker),
+        "landmarks": fingerprint(
+            version=__version__, census=sections["census"], face_landmarker=landmarker, smirk=smirk
+        ),
         "flow": fingerprint(version=__version__, flow=flow, weights=sha256_of(config.flow.model)),
         "face": fingerprint(version=__version__, template="facexlib-512", face_landmarker=landmarker),
         **tokens,

@@ -1,11 +1,24 @@
 """What a landmark backend can do: put a record's landmarks into a frame, as its own face or as another's."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from faceloom.config import Section
+from faceloom.models import model_path
+from landmarks.geometry import read_geometry
+from landmarks.mediapipe_backend import MediaPipeBackend
 from landmarks.record import LandmarkRecord
+
+BackendName = Literal["mediapipe", "smirk"]
+
+
+class LandmarksConfig(Section):
+    """How the motion of a face is recorded and drawn (SkyReels-A1 §3.2)."""
+
+    backend: BackendName = "mediapipe"
+    """``smirk`` adds SMIRK's FLAME parameters to the record; its files are the user's own, see `faceloom models list`."""
 
 
 class Backend(Protocol):
@@ -30,3 +43,15 @@ class Backend(Protocol):
         translation and size.
         """
         ...
+
+
+def load_backend(name: BackendName, wanted_by: str) -> Backend:
+    """The backend ``name`` with its models; ``wanted_by`` says in errors who asked.
+
+    Raises :class:`faceloom.errors.UserError` if a model is missing or unusable.
+    """
+    if name == "mediapipe":
+        return MediaPipeBackend(read_geometry(model_path("face_landmarker", wanted_by)))
+    from landmarks.smirk_backend import load_smirk_backend
+
+    return load_smirk_backend(wanted_by)

@@ -7,52 +7,12 @@ expression; taking it instead of a neutral face keeps a smiling portrait from sm
 cross or never meet, so openings are carried over as openings: closed is closed on any face.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from landmarks.angles import Floats
+from landmarks.topology import EYES, LIPS, MOUTH_CORNERS, Eye
 
-# Lips, from the outer edge to the inner: a column of the upper lip over the one of the lower lip that it meets.
-_LIPS = (
-    ((0, 11, 12, 13), (17, 16, 15, 14)),
-    ((37, 72, 38, 82), (84, 85, 86, 87)),
-    ((39, 73, 41, 81), (181, 180, 179, 178)),
-    ((40, 74, 42, 80), (91, 90, 89, 88)),
-    ((185, 184, 183, 191), (146, 77, 96, 95)),
-    ((267, 302, 268, 312), (314, 315, 316, 317)),
-    ((269, 303, 271, 311), (405, 404, 403, 402)),
-    ((270, 304, 272, 310), (321, 320, 319, 318)),
-    ((409, 408, 407, 415), (375, 307, 325, 324)),
-)
-_MOUTH_CORNERS = (61, 291)
-
-
-class _Eye(NamedTuple):
-    lids: tuple[tuple[int, int], ...]  # upper over lower
-    contour: tuple[int, ...]
-    corners: tuple[int, int]
-    iris: tuple[int, ...]
-    blink: int  # the blendshape
-
-
-_EYES = (
-    _Eye(
-        lids=((159, 145), (158, 153), (160, 144), (161, 163), (157, 154), (246, 7), (173, 155)),
-        contour=(33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
-        corners=(33, 133),
-        iris=(468, 469, 470, 471, 472),
-        blink=10,
-    ),  # the person's right
-    _Eye(
-        lids=((386, 374), (385, 380), (387, 373), (388, 390), (384, 381), (466, 249), (398, 382)),
-        contour=(362, 382, 381, 380, 374, 373, 390, 249, 263, 466, 388, 387, 386, 385, 384, 398),
-        corners=(362, 263),
-        iris=(473, 474, 475, 476, 477),
-        blink=9,
-    ),
-)
 _SHUT = 0.5  # a blink above this hides how far the eye opens
 _MAX_LID_SCALE = 2.0  # where the driver's matching eye is nearly shut, a ratio of openings says little
 
@@ -69,10 +29,10 @@ def transfer_expression(
     matched = matching_face(driving, driving_blendshapes, reference_blendshapes)
     points = reference + (driving - matched)
 
-    lip_scale = _width(reference, _MOUTH_CORNERS) / _width(matched, _MOUTH_CORNERS)
-    for upper, lower in _LIPS:
+    lip_scale = _width(reference, MOUTH_CORNERS) / _width(matched, MOUTH_CORNERS)
+    for upper, lower in LIPS:
         _open(points, driving, upper, lower, lip_scale)
-    for eye in _EYES:
+    for eye in EYES:
         size, iris_map = _eye_scale(eye, matched, reference, shut=bool(reference_blendshapes[eye.blink] > _SHUT))
         for upper_lid, lower_lid in eye.lids:
             _open(points, driving, (upper_lid,), (lower_lid,), size)
@@ -148,7 +108,7 @@ def _open(
     points[:, lower] -= missing[:, None] / 2
 
 
-def _eye_scale(eye: _Eye, matched: Floats, reference: Floats, shut: bool) -> tuple[float, NDArray[np.float64]]:
+def _eye_scale(eye: Eye, matched: Floats, reference: Floats, shut: bool) -> tuple[float, NDArray[np.float64]]:
     """How much further the reference's lids open than the driver's, and the map ``[2, 2]`` of iris offsets (row vectors).
 
     Both from the eyes as a whole: one map for the clip, because a map fitted to each frame's own contour breaks down when the

@@ -17,15 +17,11 @@ from landmarks.flame import FlameModel, read_flame, rotation_matrices
 from landmarks.record import POINTS, LandmarkRecord
 from landmarks.smirk_crop import SIDE
 from landmarks.smirk_motion import CAMERA, EXPRESSION, EYELIDS, JAW, POSE, SmirkMotion
+from landmarks.topology import EYES
 
 if TYPE_CHECKING:
     from landmarks.smirk_encoder import SmirkEncoder
 
-# An iris centre and the 16 points around its eye: the person's right, then left.
-EYES = (
-    (468, (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)),
-    (473, (362, 382, 381, 380, 374, 373, 390, 249, 263, 466, 388, 387, 386, 385, 384, 398)),
-)
 _CHECKPOINT = "smirk-encoder"
 _HEAD = ("flame", "smirk-landmarks", "smirk-left-eyelid", "smirk-right-eyelid")
 
@@ -40,7 +36,7 @@ class SmirkBackend:
     name = "smirk"
 
     def __init__(self, flame: FlameModel) -> None:
-        missing = sorted({point for _, contour in EYES for point in contour} - set(flame.numbers.tolist()))
+        missing = sorted({point for eye in EYES for point in eye.contour} - set(flame.numbers.tolist()))
         if missing:
             raise ValueError(f"the landmark embedding of FLAME lacks MediaPipe's eye points {missing}")
         self._flame = flame
@@ -83,8 +79,9 @@ class SmirkBackend:
         has_face = np.isfinite(driving.points).all(axis=(1, 2))
         points[~has_face] = np.nan
         seen, drawn = driving.points[has_face, :, :2], points[has_face]
-        for iris, contour in EYES:
-            points[has_face, iris] = carry(seen[:, iris], seen[:, contour], drawn[:, contour])
+        for eye in EYES:
+            pupil = eye.iris[0]
+            points[has_face, pupil] = carry(seen[:, pupil], seen[:, eye.contour], drawn[:, eye.contour])
         return points.astype(np.float32)
 
 

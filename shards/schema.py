@@ -24,6 +24,8 @@ LATENT_HEIGHT = 60
 LATENT_WIDTH = 90
 LANDMARKS = 478
 BLENDSHAPES = 52
+SMIRK_PARAMETERS = 61
+SMIRK_SHAPE = 300
 FACE_SIZE = 512
 FACE_TOKENS = 729
 FACE_DIM = 1152
@@ -52,6 +54,9 @@ _TABLE = (
     Field("landmarks.u16.npy", "uint16", (FRAMES, LANDMARKS, 3)),
     Field("blendshapes.npy", "float16", (FRAMES, BLENDSHAPES)),
     Field("pose.npy", "float32", (FRAMES, 4, 4)),
+    Field("smirk.npy", "float32", (FRAMES, SMIRK_PARAMETERS), optional=True),
+    Field("smirk_shape.npy", "float32", (SMIRK_SHAPE,), optional=True),
+    Field("smirk_crop.npy", "float32", (FRAMES, 2, 3), optional=True),
     Field("flow.npy", "float16", (LATENT_FRAMES, LATENT_HEIGHT, LATENT_WIDTH)),
     Field("flow_pairs.npy", "float32", (FRAMES - 1, 4)),
     Field("face.jpg"),
@@ -75,6 +80,7 @@ META_KEYS = (
     "valid_x0x1",
     "crop_mode",
     "found",
+    "landmark_backend",
     "audio",
     "reference_frame",
     "face_frame",

@@ -17,6 +17,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from curation import identity
 from curation.identity import FaceConfig, PatchTokens, SiglipTokens
 from faceloom.errors import UserError
+from landmarks import topology
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 84}
 TINY_TOKENS = (36, 16)
@@ -27,9 +28,9 @@ def landmarks(five: np.ndarray) -> np.ndarray:
     points = np.full((478, 2), -1000.0)
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     circle = 10 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    points[list(identity.LEFT_EYE)] = five[0] + circle
-    points[list(identity.RIGHT_EYE)] = five[1] + circle
-    points[[identity.NOSE, identity.LEFT_MOUTH, identity.RIGHT_MOUTH]] = five[2:]
+    points[list(topology.RIGHT_EYE.contour)] = five[0] + circle  # the person's right is the image's left
+    points[list(topology.LEFT_EYE.contour)] = five[1] + circle
+    points[[identity.NOSE, *topology.MOUTH_CORNERS]] = five[2:]
     return points
 
 

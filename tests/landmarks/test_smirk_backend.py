@@ -9,8 +9,9 @@ from faceloom import models
 from faceloom.errors import UserError
 from landmarks.flame import FlameModel, read_flame
 from landmarks.record import LandmarkRecord
-from landmarks.smirk_backend import EYES, SmirkBackend, load_smirk_backend
+from landmarks.smirk_backend import SmirkBackend, load_smirk_backend
 from landmarks.smirk_motion import CAMERA, EXPRESSION, EYELIDS, JAW, POSE, SmirkMotion
+from landmarks.topology import EYES, Eye
 from tests.landmarks import flame_files
 
 WIDTH, HEIGHT = 640, 360
@@ -136,8 +137,9 @@ def test_onto_knows_nothing_of_the_drivers_shape_camera_and_crop(backend: SmirkB
     np.testing.assert_array_equal(backend.onto(other, reference), backend.onto(driving, reference))
 
 
-@pytest.mark.parametrize(("iris", "contour"), EYES, ids=["right", "left"])
-def test_a_pupil_goes_where_the_affine_map_between_the_eyes_takes_it(backend: SmirkBackend, iris, contour):
+@pytest.mark.parametrize("eye", EYES, ids=["right", "left"])
+def test_a_pupil_goes_where_the_affine_map_between_the_eyes_takes_it(backend: SmirkBackend, eye: Eye):
+    iris, contour = eye.iris[0], eye.contour
     face = record(2, seed=9)
     drawn = backend.own(face)
     # The driver's eye is the drawn one under a shear, a scale and a shift; its pupil must come back through them.
@@ -152,9 +154,10 @@ def test_a_pupil_goes_where_the_affine_map_between_the_eyes_takes_it(backend: Sm
 def test_a_pupil_is_the_least_squares_fit_where_no_affine_map_is_exact(backend: SmirkBackend):
     face = record(1, seed=10)
     drawn = backend.own(face)[0].astype(np.float64)
-    for iris, contour in EYES:
-        eye = face.points[0, contour, :2].astype(np.float64) * [WIDTH, HEIGHT]
-        design = np.column_stack([eye, np.ones(16)])
+    for eye in EYES:
+        iris, contour = eye.iris[0], eye.contour
+        source = face.points[0, contour, :2].astype(np.float64) * [WIDTH, HEIGHT]
+        design = np.column_stack([source, np.ones(16)])
         fit = np.linalg.lstsq(design, drawn[list(contour)] * [WIDTH, HEIGHT], rcond=None)[0]
         expected_px = [*(face.points[0, iris, :2] * [WIDTH, HEIGHT]), 1] @ fit
         np.testing.assert_allclose(drawn[iris] * [WIDTH, HEIGHT], expected_px, atol=1e-2)
