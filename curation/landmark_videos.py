@@ -13,7 +13,7 @@ from curation.samples import kept_sample, record_of
 from curation.video import FrameReader, VideoError, probe, sample_indices
 from faceloom.errors import UserError
 from faceloom.models import model_path
-from landmarks.backend import Backend
+from landmarks.backend import load_backend
 from landmarks.drawing import STYLES, draw
 from landmarks.extract import extract
 from landmarks.geometry import read_geometry
@@ -27,15 +27,6 @@ from shards.storage import write_atomic
 Mode = Literal["self", "relative", "cross"]
 Picture = np.ndarray  # uint8 RGB [H, W, 3]
 
-_WANTED_BY = "landmarks.backend"
-
-
-def backend_for(name: str) -> Backend:
-    """The landmark backend of that name. Raises :class:`UserError` if there is none, or if its model is missing."""
-    if name != MediaPipeBackend.name:
-        raise UserError(f"no landmark backend {name!r}; there is {MediaPipeBackend.name}")
-    return MediaPipeBackend(read_geometry(_task_file()))
-
 
 def render_clip(
     dataset: Path,
@@ -48,9 +39,9 @@ def render_clip(
 ) -> None:
     """Write ``out``: the frames of a kept clip beside its landmarks, 480×720 each, at the sample's rate.
 
-    ``reference`` is a frame number of the clip in mode ``relative`` (default: the sample's reference frame) and another
-    kept clip in mode ``cross``, whose reference frame counts; it is shown between the two. Frames that only repeat the
-    clip's last are left out. Raises :class:`UserError`.
+    The backend is the one that the dataset was curated for. ``reference`` is a frame number of the clip in mode
+    ``relative`` (default: the sample's reference frame) and another kept clip in mode ``cross``, whose reference frame
+    counts; it is shown between the two. Frames that only repeat the clip's last are left out. Raises :class:`UserError`.
     """
     _check_style(style)
     sample = kept_sample(dataset, clip)
@@ -59,7 +50,7 @@ def render_clip(
     if smoothed:
         record = smooth(record)
     video = decode_sample(sample["video.mp4"])[: len(record)]
-    backend = backend_for(MediaPipeBackend.name)
+    backend = load_backend(meta["landmark_backend"], str(dataset))
     if mode == "self":
         if reference is not None:
             raise UserError(
@@ -98,9 +89,10 @@ def retarget(
     _check_style(style)
     _check_folder(out)
     image = _read_image(portrait)
-    backend = backend_for(MediaPipeBackend.name)
-    canonical = read_geometry(_task_file())
-    with closing(Landmarker(_task_file())) as landmarker:
+    task_file = model_path("face_landmarker", "faceloom landmarks retarget")
+    canonical = read_geometry(task_file)
+    backend = MediaPipeBackend(canonical)
+    with closing(Landmarker(task_file)) as landmarker:
         with _naming(portrait, "portrait"):
             reference = extract([image], landmarker, canonical)
         with _naming(driving, "driving"):
@@ -137,10 +129,6 @@ def _reference(dataset: Path, sample: dict[str, Any], mode: Mode, reference: str
             f"--reference {reference}: with --mode relative it is one of the clip's frames, 0 to {frames - 1}"
         )
     return sample, int(reference)
-
-
-def _task_file() -> Path:
-    return model_path("face_landmarker", _WANTED_BY)
 
 
 def _read_image(path: Path) -> Picture:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from faceloom.errors import UserError
 from landmarks.record import LandmarkRecord, dequantise
+from landmarks.smirk_motion import SmirkMotion
 from shards.dataset import LEDGER_FOLDER, DatasetRecord, index_path, tar_path
 from shards.index import DamageError, read_field, read_index
 from shards.schema import decode_field
@@ -42,6 +43,9 @@ def record_of(sample: Mapping[str, Any]) -> LandmarkRecord:
     meta = sample["meta.json"]
     own = slice(meta["n_valid"])
     width, height = meta["source_wh"]
+    smirk = None
+    if "smirk.npy" in sample:
+        smirk = SmirkMotion(sample["smirk.npy"][own], sample["smirk_shape.npy"], sample["smirk_crop.npy"][own])
     return LandmarkRecord(
         points=dequantise(sample["landmarks.u16.npy"][own]),
         blendshapes=sample["blendshapes.npy"][own].astype(np.float32),
@@ -49,6 +53,7 @@ def record_of(sample: Mapping[str, Any]) -> LandmarkRecord:
         found=np.array(meta["found"][own]),
         width=width,
         height=height,
+        smirk=smirk,
     )
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from curation.landmark_videos import backend_for, render_clip, retarget
+from curation.landmark_videos import render_clip, retarget
 from curation.ledger import Decision
 from curation.outcome import Kept, Rejected
 from curation.sample_video import SampleVideoConfig, decode_sample, encode_sample
@@ -52,6 +52,7 @@ def dataset(seen: LandmarkRecord, tmp_path_factory: pytest.TempPathFactory) -> P
         meta = {
             "fps": 12.5,
             "n_valid": OWN_FRAMES,
+            "landmark_backend": "mediapipe",
             "source_wh": list(SOURCE_WH),
             "crop_xywh": list(CROPS.get(clip, CROPS[MAN])),
             "reference_frame": REFERENCE.get(clip, 0),
@@ -191,11 +192,6 @@ def test_what_cannot_be_rendered_is_refused(
     with pytest.raises(UserError, match=message):
         render_clip(**{"dataset": dataset, "clip": MAN.clip_id, "out": out} | options)  # type: ignore[arg-type]
     assert not out.exists()
-
-
-def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(UserError, match="no landmark backend 'openpose'; there is mediapipe"):
-        backend_for("openpose")
 
 
 # Retargeting from files.
