@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from curation.rules import RULES
+from landmarks.drawing import STYLES
 
 _CURATION = Path(__file__).parents[2] / "docs" / "curation.md"
+_LANDMARKS = _CURATION.with_name("landmarks.md")
 
 
 @pytest.mark.skipif(not _CURATION.exists(), reason="docs are part of the checkout only")
@@ -16,3 +18,9 @@ def test_the_table_of_rules_names_every_rule_in_order_with_its_stage():
         r"^\| `(\w+)` \| (probe|census|track|window) \|", _CURATION.read_text("utf-8"), re.MULTILINE
     )
     assert documented == [(rule.name, rule.stage) for rule in RULES]
+
+
+@pytest.mark.skipif(not _LANDMARKS.exists(), reason="docs are part of the checkout only")
+def test_the_table_of_styles_names_every_style():
+    styles = _LANDMARKS.read_text("utf-8").partition("## Styles")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`", styles, re.MULTILINE) == list(STYLES)
