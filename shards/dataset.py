@@ -37,11 +37,13 @@ def ledger_path(root: Path, part: int) -> Path:
     return root / LEDGER_FOLDER / f"{part_name(part)}.parquet"
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A frozen, strict part of a JSON record."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class LayerFile(_Record):
+class LayerFile(Record):
     """One tar with its index, as ``dataset.json`` lists it. ``file`` is relative to the dataset folder."""
 
     part: int
@@ -53,7 +55,7 @@ class LayerFile(_Record):
     index_sha256: str
 
 
-class ManifestSummary(_Record):
+class ManifestSummary(Record):
     """The manifest a dataset came from: ``clips`` rows in ``blocks`` blocks of ``block_clips`` or, the last, fewer."""
 
     sha256: str
@@ -66,7 +68,7 @@ class ManifestSummary(_Record):
         return min(self.block_clips, self.clips - block * self.block_clips)
 
 
-class DatasetRecord(_Record):
+class DatasetRecord(Record):
     """``dataset.json``. It holds no time stamp, so that equal runs write equal bytes.
 
     ``fingerprints`` maps a group of fields to the sha256 that identifies weights, config and version which made them.
@@ -120,8 +122,15 @@ class DatasetRecord(_Record):
             raise UserError(f"{path} was changed after it was written (its checksum differs); {remedy}")
         return record
 
+    @property
+    def checksum(self) -> str:
+        """sha256 of the content: identifies a complete dataset down to the bytes of its tars."""
+        tree = self.model_dump(mode="json")
+        return hashlib.sha256(json.dumps(tree, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
     def _to_bytes(self) -> bytes:
         tree = self.model_dump(mode="json")
-        checksum = hashlib.sha256(json.dumps(tree, sort_keys=True, allow_nan=False).encode()).hexdigest()
-        text = json.dumps(tree | {"checksum": checksum}, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(
+            tree | {"checksum": self.checksum}, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
+        )
         return text.encode() + b"\n"

@@ -181,8 +181,9 @@ def _check_index(file: str, index: LayerIndex, layer: LayerFile) -> Iterator[Pro
     for number, entry in enumerate(index.entries):
         field = fields[number % len(fields)]
         sample = number // len(fields)
-        where = (entry.sample, entry.key, entry.field, entry.offset, entry.dtype, entry.shape)
-        if where != (sample, index.keys[sample], field.name, offset, field.dtype, field.shape) or entry.nbytes < 0:
+        actual = (entry.sample, entry.key, entry.field, entry.offset, entry.dtype)
+        expected = (sample, index.keys[sample], field.name, offset, field.dtype)
+        if actual != expected or not field.fits(entry.shape) or entry.nbytes < 0:
             yield Problem(file, entry.member, "this row contradicts the schema or the rows before it")
             return
         if not CLIP_ID.fullmatch(entry.key):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import google_crc32c
+import numpy as np
 
 from shards import ustar
 from shards.dataset import SHARD_FOLDER, LayerFile, index_path, tar_path
@@ -58,12 +59,13 @@ def _tar_chunks(
     for sample, (key, values) in enumerate(samples):
         if sample == 0:
             fields = layer_fields(layer, values)
-        _check_sample(fields, key, values, seen)
+        shapes = _check_sample(fields, key, values, seen)
         for field in fields:
             data = values[field.name]
             offset = position + ustar.BLOCK
             crc32c = google_crc32c.value(data)
-            entry = Entry(sample, key, field.name, offset, len(data), field.dtype, field.shape, crc32c)
+            shape = None if field.dtype is None else shapes[field.name]
+            entry = Entry(sample, key, field.name, offset, len(data), field.dtype, shape, crc32c)
             entries.append(entry)
             padding = ustar.padding(len(data))
             yield ustar.header(entry.member, len(data))
@@ -73,7 +75,10 @@ def _tar_chunks(
     yield ustar.END
 
 
-def _check_sample(fields: Sequence[Field], key: str, values: Mapping[str, bytes], seen: set[str]) -> None:
+def _check_sample(
+    fields: Sequence[Field], key: str, values: Mapping[str, bytes], seen: set[str]
+) -> dict[str, tuple[int, ...]]:
+    """Refuse what the schema does not allow; returns the shapes of the arrays."""
     if not CLIP_ID.fullmatch(key):
         raise ValueError(f"clip {key!r}: a clip id is 16 lower-case hexadecimal digits")
     if key in seen:
@@ -85,10 +90,14 @@ def _check_sample(fields: Sequence[Field], key: str, values: Mapping[str, bytes]
             f"clip {key}: fields missing from the sample: {sorted(names - set(values))}, "
             f"not in its layer: {sorted(set(values) - names)}"
         )
+    shapes = {}
     for name, data in values.items():
         try:
             value = decode_field(name, data)
         except ValueError as error:
             raise ValueError(f"clip {key}: {error}") from None
+        if isinstance(value, np.ndarray):
+            shapes[name] = value.shape
         if name == "meta.json" and value["clip_id"] != key:
             raise ValueError(f"clip {key}: meta.json is that of clip {value['clip_id']}")
+    return shapes

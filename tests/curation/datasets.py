@@ -13,7 +13,7 @@ from curation.ledger import Decision
 from curation.outcome import Kept
 from curation.sources import Clip
 from shards.dataset import DatasetRecord, ManifestSummary, ledger_path
-from shards.schema import FIELDS, FRAMES, META_KEYS, WIDTH, encode_field
+from shards.schema import BASE_LAYER, FIELDS, FRAMES, META_KEYS, WIDTH, encode_field, layer_fields
 from shards.storage import make_folder
 from shards.writer import write_layer
 
@@ -21,7 +21,7 @@ from shards.writer import write_layer
 def blank_sample(clip: Clip) -> dict[str, Any]:
     """Arrays of zeros, no files, and what every ``meta.json`` says."""
     values: dict[str, Any] = {
-        field.name: np.zeros(field.shape, field.dtype) for field in FIELDS.values() if field.dtype and field.shape
+        field.name: np.zeros(field.shape, field.dtype) for field in layer_fields(BASE_LAYER, FIELDS) if field.dtype
     }
     values["meta.json"] = dict.fromkeys(META_KEYS) | {
         "clip_id": clip.clip_id,

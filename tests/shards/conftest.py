@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards.dataset import DatasetRecord, ManifestSummary, ledger_path
-from shards.schema import BASE_LAYER, FIELDS, META_KEYS, encode_field
+from shards.schema import BASE_LAYER, FIELDS, META_KEYS, encode_field, layer_fields
 from shards.storage import make_folder, write_atomic
 from shards.writer import write_layer
 
@@ -26,7 +26,7 @@ def sample_values(key: str) -> dict[str, object]:
     """A schema-conforming sample whose numbers depend on the key."""
     random = np.random.default_rng(int(key, 16))
     values: dict[str, object] = {}
-    for field in FIELDS.values():
+    for field in layer_fields(BASE_LAYER, FIELDS):
         if field.dtype is not None:
             values[field.name] = random.integers(0, 200, field.shape).astype(field.dtype)
     values["video.mp4"] = b"\0\0\0\x18ftypisom" + random.bytes(700)

@@ -1,19 +1,21 @@
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load
 
 from landmarks import record
-from shards.schema import BLENDSHAPES, FIELDS, LANDMARKS, decode_field, encode_field, layer_fields
+from shards.schema import BASE_LAYER, BLENDSHAPES, FIELDS, LANDMARKS, decode_field, encode_field, layer_fields
 from tests.shards.conftest import clip_key, sample_values
 
 VALUES = sample_values(clip_key(0))
-ARRAYS = [field for field in FIELDS.values() if field.dtype is not None]
+ARRAYS = [field for field in layer_fields(BASE_LAYER, FIELDS) if field.dtype is not None]
 
 
 def test_the_schema_holds_what_the_landmark_record_holds() -> None:
     assert (LANDMARKS, BLENDSHAPES) == (record.POINTS, record.BLENDSHAPES)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", VALUES)
 def test_a_field_survives_the_round_trip(name: str) -> None:
     decoded = decode_field(name, encode_field(name, VALUES[name]))
     np.testing.assert_equal(decoded, VALUES[name])
@@ -77,7 +79,7 @@ def test_pickled_objects_are_never_loaded() -> None:
         decode_field("pose.npy", stream.getvalue())
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", VALUES)
 def test_bytes_that_are_cut_short_or_too_long_are_refused(name: str) -> None:
     data = encode_field(name, VALUES[name])
     with pytest.raises(ValueError, match=name):
@@ -93,3 +95,48 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         encode_field("audio.wav", b"")
     with pytest.raises(ValueError, match=r"'latent'.*base"):
         layer_fields("latent", ())
+
+
+MOMENTS = np.random.default_rng(5).integers(0, 0x7F00, (32, 13, 60, 90)).astype(np.uint16)
+
+
+def test_bfloat16_is_a_safetensors_file_whose_last_bytes_are_the_numbers() -> None:
+    data = encode_field("video_moments.safetensors", MOMENTS)
+    assert data.endswith(MOMENTS.tobytes())
+    (tensor,) = load(data).values()
+    assert str(tensor.dtype) == "torch.bfloat16"
+    np.testing.assert_array_equal(tensor.view(torch.uint16).numpy(), MOMENTS)
+    np.testing.assert_array_equal(decode_field("video_moments.safetensors", data), MOMENTS)
+
+
+@pytest.mark.parametrize("bits", [0x7F80, 0xFF80, 0x7FC0])
+def test_bfloat16_that_is_not_finite_is_refused(bits: int) -> None:
+    moments = MOMENTS.copy()
+    moments[3, 2, 1, 0] = bits
+    with pytest.raises(ValueError, match="finite"):
+        encode_field("video_moments.safetensors", moments)
+
+
+def test_the_number_of_channels_is_free_and_the_rest_is_not() -> None:
+    encode_field("video_moments.safetensors", MOMENTS[:16])
+    for wrong in (MOMENTS[:, :12], MOMENTS[0], MOMENTS.astype(np.float32)):
+        with pytest.raises(ValueError, match=r"video_moments\.safetensors: expected uint16 \[any, 13, 60, 90\]"):
+            encode_field("video_moments.safetensors", wrong)
+
+
+def test_bfloat16_bytes_of_another_kind_are_refused() -> None:
+    data = encode_field("video_moments.safetensors", MOMENTS)
+    for wrong in (data[:-1], data + b"x", b"", data.replace(b"BF16", b"F16 ", 1)):
+        with pytest.raises(ValueError, match=r"video_moments\.safetensors"):
+            decode_field("video_moments.safetensors", wrong)
+
+
+@pytest.mark.parametrize("name", ["latents", "latents-fp32", "latents-a_b-1"])
+def test_a_layer_of_a_kind_has_its_fields_under_any_name(name: str) -> None:
+    assert layer_fields(name, ()) == layer_fields("latents", ())
+
+
+@pytest.mark.parametrize("name", ["latent", "latents-", "latents.x", "Latents", "-latents"])
+def test_a_layer_of_no_known_kind_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown layer"):
+        layer_fields(name, ())

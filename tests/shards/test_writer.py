@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shards import ustar
 from shards.dataset import index_path, tar_path
 from shards.index import DamageError, read_field, read_index, read_layer_file
-from shards.schema import BASE_LAYER, FIELDS, decode_field
+from shards.schema import BASE_LAYER, decode_field
 from shards.writer import write_layer
 from tests.shards.conftest import clip_key, encoded_sample, sample_values
 
@@ -45,7 +45,7 @@ def test_webdataset_decodes_arrays_and_json_by_itself(written: Path) -> None:
 def test_every_field_can_be_read_through_the_index(written: Path) -> None:
     index = read_index(index_path(written, 42))
     assert index.keys == tuple(KEYS)
-    for key, name in itertools.product(KEYS, FIELDS):
+    for key, name in itertools.product(KEYS, sample_values(KEYS[0])):
         data = read_field(tar_path(written, 42), index.entry(key, name))
         np.testing.assert_equal(decode_field(name, data), sample_values(key)[name])
 
