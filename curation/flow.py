@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from curation.device import Device, repeatable_inference, torch_device
 from faceloom.config import Section
+from faceloom.device import Device, repeatable_inference, torch_device
 from faceloom.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from curation.device import Device, repeatable_inference, torch_device
 from faceloom.config import Section
+from faceloom.device import Device, repeatable_inference, torch_device
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from landmarks.topology import EYES, MOUTH_CORNERS

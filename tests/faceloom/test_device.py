@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from curation.device import repeatable_inference, torch_device
+from faceloom.device import repeatable_inference, torch_device
 from faceloom.errors import UserError
 
 
