@@ -19,7 +19,7 @@ from curation.sample_video import decode_sample
 from faceloom import config
 from faceloom.models import model_path
 from landmarks.record import dequantise, to_crop
-from shards.schema import FIELDS, FRAMES, HEIGHT, WIDTH, decode_field
+from shards.schema import BASE_LAYER, FIELDS, FRAMES, HEIGHT, WIDTH, decode_field, layer_fields
 from tests.e2e.command import faceloom
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +65,9 @@ def test_there_is_a_contact_sheet_of_the_kept_clip_only(demo: Path, sample: dict
 
 
 def test_webdataset_reads_a_whole_sample_of_the_documented_shapes(sample: dict[str, object]) -> None:
-    for field in FIELDS.values():
+    fields = layer_fields(BASE_LAYER, [*sample, "face_tokens.npy"])
+    assert {field.name for field in fields} | {"key"} == set(sample)
+    for field in fields:
         value = sample[field.name]
         if field.dtype is not None:
             assert isinstance(value, np.ndarray)
