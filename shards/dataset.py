@@ -1,15 +1,12 @@
 """A dataset folder: the names of its files, and ``dataset.json``, the record that lists and identifies them."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from faceloom.errors import UserError
-from shards.schema import BASE_LAYER, SCHEMA_VERSION
+from shards.record import Record, SealedRecord
+from shards.schema import BASE_LAYER
 from shards.storage import write_atomic
 
 RECORD_NAME = "dataset.json"
@@ -37,12 +34,6 @@ def ledger_path(root: Path, part: int) -> Path:
     return root / LEDGER_FOLDER / f"{part_name(part)}.parquet"
 
 
-class Record(BaseModel):
-    """A frozen, strict part of a JSON record."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
 class LayerFile(Record):
     """One tar with its index, as ``dataset.json`` lists it. ``file`` is relative to the dataset folder."""
 
@@ -68,14 +59,12 @@ class ManifestSummary(Record):
         return min(self.block_clips, self.clips - block * self.block_clips)
 
 
-class DatasetRecord(Record):
-    """``dataset.json``. It holds no time stamp, so that equal runs write equal bytes.
+class DatasetRecord(SealedRecord):
+    """``dataset.json``. Its checksum identifies a complete dataset down to the bytes of its tars.
 
     ``fingerprints`` maps a group of fields to the sha256 that identifies weights, config and version which made them.
-    The file also carries a checksum of its own content, which :meth:`load` requires.
     """
 
-    schema_version: int = SCHEMA_VERSION
     complete: bool
     config: Mapping[str, Any]
     config_fingerprint: str
@@ -87,8 +76,8 @@ class DatasetRecord(Record):
     """The sha256 of each block's ledger fragment, by block; empty until the run is complete."""
 
     def save(self, root: Path) -> None:
-        """Write ``root/dataset.json`` atomically, keys sorted."""
-        write_atomic(root / RECORD_NAME, self._to_bytes())
+        """Write ``root/dataset.json`` atomically."""
+        write_atomic(root / RECORD_NAME, self.to_bytes())
 
     @classmethod
     def load(cls, root: Path) -> "DatasetRecord":
@@ -103,34 +92,4 @@ class DatasetRecord(Record):
             raise UserError(
                 f"no readable dataset at {root}: {path}: {error.strerror}; give the folder `faceloom curate` wrote"
             ) from None
-        remedy = "delete it and run the same `faceloom curate` command again: it is rebuilt"
-        try:
-            tree = json.loads(data)
-            version = tree.pop("schema_version")
-            del tree["checksum"]
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); {remedy}") from None
-        if version != SCHEMA_VERSION:
-            raise UserError(f"{path} has schema version {version}, this Faceloom reads version {SCHEMA_VERSION}")
-        try:
-            record = cls.model_validate_json(json.dumps(tree | {"schema_version": version}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(step) for step in first["loc"])
-            raise UserError(f"{path} is damaged ({where}: {first['msg']}); {remedy}") from None
-        if record._to_bytes() != data:
-            raise UserError(f"{path} was changed after it was written (its checksum differs); {remedy}")
-        return record
-
-    @property
-    def checksum(self) -> str:
-        """sha256 of the content: identifies a complete dataset down to the bytes of its tars."""
-        tree = self.model_dump(mode="json")
-        return hashlib.sha256(json.dumps(tree, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-    def _to_bytes(self) -> bytes:
-        tree = self.model_dump(mode="json")
-        text = json.dumps(
-            tree | {"checksum": self.checksum}, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
-        )
-        return text.encode() + b"\n"
+        return cls.from_bytes(data, path, "delete it and run the same `faceloom curate` command again: it is rebuilt")
