@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +14,14 @@ from curation.samples import kept_sample, record_of
 from curation.video import FrameReader, VideoError, probe, sample_indices
 from faceloom.errors import UserError
 from faceloom.models import model_path
-from landmarks.backend import load_backend
+from landmarks.backend import Backend, BackendName, load_backend
 from landmarks.drawing import STYLES, draw
 from landmarks.extract import extract
 from landmarks.geometry import read_geometry
 from landmarks.landmarker import Landmarker
 from landmarks.mediapipe_backend import MediaPipeBackend
 from landmarks.record import interpolate_missing, to_crop
+from landmarks.smirk_backend import load_smirk
 from landmarks.smoothing import smooth
 from shards.schema import FPS, HEIGHT, WIDTH
 from shards.storage import write_atomic
@@ -77,13 +79,14 @@ def retarget(
     out: Path,
     style: str = "a1_3d",
     smoothed: bool = False,
+    backend_name: BackendName = "mediapipe",
     report: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Write ``out``: the frames of ``driving``, the portrait, and the portrait's landmarks moving as the driver does.
 
     The driver is sampled at 12 fps; gaps of up to three frames without a face are filled, longer ones show no landmarks.
     All pictures have 480 lines. ``report`` gets a line when work begins and one when the driver's face is known. Frames
-    are decoded twice in place of being kept: memory does not grow with them. Raises :class:`UserError` naming the file
+    are decoded again in place of being kept: memory does not grow with them. Raises :class:`UserError` naming the file
     that cannot be read or shows no face.
     """
     _check_style(style)
@@ -91,7 +94,8 @@ def retarget(
     image = _read_image(portrait)
     task_file = model_path("face_landmarker", "faceloom landmarks retarget")
     canonical = read_geometry(task_file)
-    backend = MediaPipeBackend(canonical)
+    smirk = load_smirk("--backend smirk") if backend_name == "smirk" else None
+    backend: Backend = smirk.backend if smirk else MediaPipeBackend(canonical)
     with closing(Landmarker(task_file)) as landmarker:
         with _naming(portrait, "portrait"):
             reference = extract([image], landmarker, canonical)
@@ -102,6 +106,10 @@ def retarget(
             driver = extract(FrameReader(probed).frames(shown), landmarker, canonical)
     report(f"found in {int(driver.found.sum())} of {len(driver)}; drawing")
     driver = interpolate_missing(driver)
+    if smirk:
+        reference = replace(reference, smirk=smirk.encoder.encode([image], reference.points, reference.found))
+        motion = smirk.encoder.encode(FrameReader(probed).frames(shown), driver.points, driver.found)
+        driver = replace(driver, smirk=motion)
     if smoothed:
         driver = smooth(driver)
     still = _scaled(image)

@@ -329,9 +329,12 @@ def landmarks_retarget(
     smoothed: Smoothed = False,
 ) -> None:
     """Draw the landmarks of a portrait moving as the person in a video does."""
+    backend: Annotated[
+        Literal["mediapipe", "smirk"], typer.Option(help="smirk needs files that you supply: `faceloom models list`.")
+    ] = "mediapipe",
     from curation.landmark_videos import retarget
 
-    retarget(portrait, driving, out, style, smoothed, typer.echo)
+    retarget(portrait, driving, out, style, smoothed, backend, typer.echo)
     typer.echo(out)
 
 

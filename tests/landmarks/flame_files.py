@@ -1,4 +1,4 @@
-"""Made-up files with the layout of FLAME's and SMIRK's, which may not be passed on."""
+"""Made-up files with the layout of FLAME's, which may not be passed on, and SMIRK's."""
 
 import pickle
 import struct
@@ -8,6 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 import scipy.sparse
+import timm
+import torch
 
 # MediaPipe's numbers of the 105 landmarks, in the order of SMIRK's embedding.
 _BROWS = [276, 282, 283, 285, 293, 295, 296, 300, 334, 336, 46, 52, 53, 55, 63, 65, 66, 70, 105, 107]
@@ -99,3 +101,35 @@ def write_all(folder: Path, rng: np.random.Generator) -> tuple[Path, Path, Path,
     for path in paths[2:]:
         np.save(path, rng.normal(0, 0.004, (5023, 3)))
     return paths
+
+
+SMALL, LARGE = "tf_mobilenetv3_small_minimal_100", "tf_mobilenetv3_large_minimal_100"
+PARTS = {  # as georgeretsi/smirk names them: part, backbone, its last channels, head, outputs
+    "pose_encoder": (SMALL, 576, "pose_cam_layers", 6),
+    "shape_encoder": (LARGE, 960, "shape_layers", 300),
+    "expression_encoder": (LARGE, 960, "expression_layers", 55),
+}
+
+
+def backbone(name: str) -> torch.nn.Module:
+    return timm.create_model(name, pretrained=False, features_only=True).eval()
+
+
+def encoder_weights() -> dict[str, torch.Tensor]:
+    """What ``SMIRK_em1.pt`` holds, at random: the encoder beside a part of the generator."""
+    torch.manual_seed(2)
+    stored = {"smirk_generator.conv.weight": torch.zeros(3)}
+    for part, (name, channels, head, outputs) in PARTS.items():
+        for key, value in backbone(name).state_dict().items():
+            stored[f"smirk_encoder.{part}.encoder.{key}"] = value
+        stored[f"smirk_encoder.{part}.{head}.0.weight"] = torch.randn(outputs, channels) / 1000
+        stored[f"smirk_encoder.{part}.{head}.0.bias"] = torch.randn(outputs)
+    # A camera that has the head in the picture, as the real one is initialised.
+    stored["smirk_encoder.pose_encoder.pose_cam_layers.0.bias"] = torch.tensor([0.1, -0.1, 0.0, 7.0, 0.0, 0.0])
+    return stored
+
+
+def write_user_files(folder: Path) -> None:
+    """Everything that `faceloom models list` asks a user to supply for SMIRK, below ``folder``."""
+    write_all(folder, np.random.default_rng(0))
+    torch.save(encoder_weights(), folder / "smirk" / "SMIRK_em1.pt")

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from scipy.ndimage import map_coordinates
 
@@ -13,31 +12,14 @@ from landmarks.smirk_crop import SIDE, cut, face_crop
 from landmarks.smirk_encoder import SmirkEncoder
 from landmarks.smirk_motion import CAMERA, EXPRESSION, EYELIDS, JAW, POSE
 from tests.landmarks import flame_files
+from tests.landmarks.flame_files import PARTS, backbone
 
 WIDTH, HEIGHT = 320, 240
-SMALL, LARGE = "tf_mobilenetv3_small_minimal_100", "tf_mobilenetv3_large_minimal_100"
-PARTS = {  # as georgeretsi/smirk names them: part, backbone, its last channels, head, outputs
-    "pose_encoder": (SMALL, 576, "pose_cam_layers", 6),
-    "shape_encoder": (LARGE, 960, "shape_layers", 300),
-    "expression_encoder": (LARGE, 960, "expression_layers", 55),
-}
-
-
-def backbone(name: str) -> torch.nn.Module:
-    return timm.create_model(name, pretrained=False, features_only=True).eval()
 
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
-    """What ``SMIRK_em1.pt`` holds, at random: the encoder beside a part of the generator."""
-    torch.manual_seed(2)
-    stored = {"smirk_generator.conv.weight": torch.zeros(3)}
-    for part, (name, channels, head, outputs) in PARTS.items():
-        for key, value in backbone(name).state_dict().items():
-            stored[f"smirk_encoder.{part}.encoder.{key}"] = value
-        stored[f"smirk_encoder.{part}.{head}.0.weight"] = torch.randn(outputs, channels)
-        stored[f"smirk_encoder.{part}.{head}.0.bias"] = torch.randn(outputs)
-    return stored
+    return flame_files.encoder_weights()
 
 
 @pytest.fixture(scope="module")
