@@ -1,7 +1,7 @@
 """What a sample holds: every field's layer, type and shape, and its encoding in a shard.
 
 A field's name is its file extension in the tar (``<clip_id>.landmarks.u16.npy``). The table below fixes the order of
-the members of a sample; adding a field is adding a row. Units and coordinate frames are stated in ``docs/dataset.md``.
+the members of a sample; adding a field is adding a row. Units and coordinate frames are stated in ``docs/format.md``.
 
 A layer is a group of fields with a tar of its own. Encoding again with another model makes another layer of the same kind,
 whose name goes on after a hyphen: ``latents``, ``latents-fp32``.
