@@ -34,11 +34,13 @@ from curation.ingest import folder_clips
 from curation.ledger import Decision, read_ledger
 from curation.outcome import Kept
 from curation.preflight import PoolSizes, pool_sizes, prepare
-from curation.run import Runner, connect
+from curation.run import Runner
 from curation.sources import Clip, open_manifest, write_manifest
 from curation.video import VideoError, probe
 from curation.workers import FaceStage, FlowStage
 from faceloom import config
+from faceloom.cluster import connect
+from faceloom.engine import Engine
 from faceloom.errors import UserError
 from faceloom.models import files, model_path
 from shards.dataset import DatasetRecord, index_path
@@ -155,12 +157,13 @@ class ReadyRunner(Runner):
 
     ready_at: float
 
-    def _pools(self) -> Any:
-        pools = super()._pools()
-        for pool in pools:
-            ray.wait(list(pool.starting), num_returns=len(pool.starting))
+    def engine(self) -> Engine[Clip, Decision]:
+        """Waits until they have."""
+        engine = super().engine()
+        starting = engine.start()
+        ray.wait(starting, num_returns=len(starting))
         self.ready_at = time.perf_counter()
-        return pools
+        return engine
 
 
 def ray_run(settings: CurationConfig, manifest: Path, out: Path) -> tuple[Timing, PoolSizes]:

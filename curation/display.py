@@ -1,68 +1,14 @@
-"""What a run shows: a live line on a terminal, plain lines elsewhere, and tables of outcomes."""
+"""What a curation run shows before and after it: its plan, and tables of outcomes."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from curation.preflight import Plan, PoolSizes
-from curation.run import Progress
-
-_PLAIN_EVERY_S = 10.0
-
-
-@contextmanager
-def progress_display(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A function to call with every :class:`Progress`: a live bar on a terminal, a line every 10 s otherwise."""
-    if not console.is_terminal:
-        last = time.monotonic()
-
-        def line(progress: Progress) -> None:
-            nonlocal last
-            if time.monotonic() - last >= _PLAIN_EVERY_S:
-                last = time.monotonic()
-                console.print(_sentence(progress), highlight=False, markup=False, emoji=False)
-
-        yield line
-        return
-    columns = (
-        TextColumn("curating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda p: bar.update(task, total=p.clips, completed=p.decided, description=_details(p))
-
-
-def _sentence(progress: Progress) -> str:
-    return f"{progress.decided} of {progress.clips} clips decided; {_details(progress)}"
-
-
-def _details(progress: Progress) -> str:
-    """Outcomes so far, clips in work, and the one that has been in work longest."""
-    kept = progress.outcomes["kept"]
-    failed = sum(n for label, n in progress.outcomes.items() if label.startswith("failed"))
-    rejected = progress.outcomes.total() - kept - failed
-    parts = [f"{kept} kept", f"{rejected} rejected", f"{failed} failed"]
-    parts += [f"{count} in {pool} work" for pool, count in progress.in_work.items() if count]
-    parts += [f"no {pool} worker yet" for pool in progress.waiting]
-    if progress.worker_deaths:
-        parts.append(f"{progress.worker_deaths} worker deaths")
-    if progress.oldest is not None:
-        clip, seconds = progress.oldest
-        if seconds > 60:
-            parts.append(f"oldest {clip} since {seconds:.0f} s")
-    return ", ".join(parts)
 
 
 def plan_table(plan: Plan, resources: Mapping[str, float], sizes: PoolSizes) -> Table:

@@ -4,7 +4,6 @@ One clip a call, so that a crash has exactly one suspect; an exception is a deci
 on as encoded bytes of a few MB, never as frames.
 """
 
-import errno
 import traceback
 from logging import getLogger
 from typing import Any
@@ -19,6 +18,7 @@ from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Outcome
 from curation.sources import Clip
 from curation.stages import StageClock
+from faceloom.engine import machine_is_at_fault
 from faceloom.models import model_path
 
 logger = getLogger(__name__)
@@ -48,7 +48,8 @@ class FaceStage:
             outcome = findings.rejected or Kept()
             draft = findings.draft
         except Exception as error:
-            _raise_if_machine(error)
+            if machine_is_at_fault(error):
+                raise  # the engine tries the clip in another worker
             # What is measured after a rule has failed, for --all-statistics, decides nothing.
             outcome = findings.rejected or _failure(clip, clock, error)
         return Decision(clip, outcome, findings.statistics, findings.decoder, clock.wall_s, clock.cpu_s), draft
@@ -75,7 +76,8 @@ class FlowStage:
         try:
             fields = finish(draft, self._tools, self._config, statistics, clock)
         except Exception as error:
-            _raise_if_machine(error)
+            if machine_is_at_fault(error):
+                raise  # the engine tries the clip in another worker
             outcome = _failure(decision.clip, clock, error)
         wall_s, cpu_s = decision.wall_s | clock.wall_s, decision.cpu_s | clock.cpu_s
         return Decision(decision.clip, outcome, statistics, decision.decoder, wall_s, cpu_s), fields
@@ -84,13 +86,6 @@ class FlowStage:
 # As actors; both methods are called with ``num_returns=2``, so that the payload is an object of its own.
 FaceWorker: Any = ray.remote(FaceStage)
 FlowWorker: Any = ray.remote(FlowStage)
-
-
-def _raise_if_machine(error: Exception) -> None:
-    """Let through what is the machine's fault, not the clip's: the runner then tries the clip in another worker."""
-    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EMFILE}
-    if full or isinstance(error, MemoryError) or type(error).__name__ in {"OutOfMemoryError", "AcceleratorError"}:
-        raise error
 
 
 def _failure(clip: Clip, clock: StageClock, error: Exception) -> Failed:

@@ -212,10 +212,12 @@ def curate(
 ) -> None:
     """Decide every clip of a manifest and write the kept ones as verified WebDataset shards."""
     from curation.config import CurationConfig
-    from curation.display import outcome_table, plan_table, progress_display
+    from curation.display import outcome_table, plan_table
     from curation.ledger import read_ledger
     from curation.preflight import idle_gpus, pool_sizes, prepare
-    from curation.run import Runner, connect
+    from curation.run import Runner
+    from faceloom.cluster import connect
+    from faceloom.progress import progress_display
 
     console = _console()
     settings = config.load(CurationConfig, source, overrides or ())
@@ -231,7 +233,7 @@ def curate(
         if plan:
             console.print(plan_table(prepared, resources, sizes))
             return
-        with progress_display(console) as report:
+        with progress_display(console, "curating", ("kept", "rejected", "failed")) as report:
             Runner(prepared, sizes, report).run()
     console.print(outcome_table(read_ledger(out, ["outcome", "rule", "error"])))
 
@@ -327,11 +329,11 @@ def landmarks_retarget(
     out: VideoOut,
     style: DrawingStyle = "a1_3d",
     smoothed: Smoothed = False,
-) -> None:
-    """Draw the landmarks of a portrait moving as the person in a video does."""
     backend: Annotated[
         Literal["mediapipe", "smirk"], typer.Option(help="smirk needs files that you supply: `faceloom models list`.")
     ] = "mediapipe",
+) -> None:
+    """Draw the landmarks of a portrait moving as the person in a video does."""
     from curation.landmark_videos import retarget
 
     retarget(portrait, driving, out, style, smoothed, backend, typer.echo)

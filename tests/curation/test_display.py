@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from curation.display import print_clips, progress_display
+from curation.display import print_clips
 from curation.ledger import Decision, read_ledger, write_fragment
 from curation.outcome import Failed, Kept, Rejected
-from curation.run import Progress
 from curation.sources import Clip
 from faceloom import cli
+from faceloom.progress import Progress, progress_display
 from shards.dataset import DatasetRecord, ManifestSummary
 
 NAMES = ["Talk [dQw4w9WgXcQ].mp4", "a[/b].mp4", "[bold]loud.mp4", "x:cat:.mp4", "back\\[b].mp4"]
@@ -55,9 +55,9 @@ def test_the_status_of_a_folder_with_brackets_is_shown_by_its_name(
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_clip_long_in_work_is_shown_by_its_name(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
-    monkeypatch.setattr("curation.display._PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr("faceloom.progress._PLAIN_EVERY_S", 0.0)
     console = Console(file=io.StringIO(), width=200, force_terminal=terminal)
     for name in NAMES:
-        with progress_display(console) as report:
+        with progress_display(console, "curating", ("kept",)) as report:
             report(Progress(clips=2, oldest=(name, 61.0)))
     assert all(name in console.file.getvalue() for name in NAMES)

@@ -13,10 +13,12 @@ from curation.config import CurationConfig
 from curation.face_stage import Draft
 from curation.ledger import Decision, read_ledger
 from curation.preflight import pool_sizes, prepare
-from curation.run import Progress, Runner, connect
+from curation.run import Runner
 from curation.sources import Clip, write_manifest
 from curation.workers import FaceStage, FlowStage
 from faceloom import config
+from faceloom.cluster import connect
+from faceloom.progress import Progress
 from tests.e2e.command import CHEAP_SETTINGS, tree
 
 pytestmark = pytest.mark.e2e

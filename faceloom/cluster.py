@@ -1,0 +1,50 @@
+"""The Ray cluster of a run: joined at an address, or started on this machine."""
+
+import os
+import socket
+
+import ray
+
+from faceloom.errors import UserError
+
+
+def connect(address: str | None) -> dict[str, float]:
+    """Join the cluster at ``address``, or start one on this machine; returns its resources (CPU, GPU, ...).
+
+    Without ``address``, ``RAY_ADDRESS`` is asked, which Ray sets for the jobs it submits. Raises :class:`UserError` if no
+    cluster is there.
+    """
+    if not ray.is_initialized():
+        # "local", since None would join, or wait minutes for, whatever cluster `ray start` last noted on this machine.
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        _refuse_dead_address(address)
+        # MediaPipe writes to stderr for every clip; failures reach the ledger with their message.
+        quiet = {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        # An actor that reserves no GPU sees none, so that `device: auto` never takes one behind the scheduler's back.
+        hidden = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+        os.environ.update(hidden)
+        try:
+            ray.init(
+                address=address,
+                include_dashboard=False,
+                log_to_driver=False,
+                runtime_env={"env_vars": quiet | hidden},
+                logging_level="error",
+            )
+        except (ConnectionError, ValueError) as error:
+            raise _no_cluster(address, error) from None
+    return dict(ray.cluster_resources())
+
+
+def _refuse_dead_address(address: str) -> None:
+    """Ray itself tries for minutes before it gives up an address where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.rpartition("//")[2].strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    return UserError(f"no Ray cluster at {address}: {error}; start one with: ray start --head")

@@ -1,0 +1,288 @@
+"""The engine with workers that do as they are told, on a true Ray."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import ObjectLostError
+
+from faceloom.engine import Engine, Stage, Verdict, machine_is_at_fault
+from faceloom.errors import UserError
+from faceloom.progress import Progress
+
+
+@dataclass(frozen=True)
+class Item:
+    """``orders`` by stage: die, die once, no memory once, fail, bad file, late, lost once."""
+
+    name: str
+    orders: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    item: Item
+    error: str | None = None
+    history: tuple[str, ...] = ()
+
+
+class Worker:
+    """Obeys, and hands on its payload: the names of the stages an item went through, and its own process."""
+
+    def __init__(self, stage: str, notes: Path) -> None:
+        if (notes / f"{stage} cannot start").exists():
+            raise RuntimeError(f"no {stage} model")
+        self._stage, self._notes = stage, notes
+
+    def do(self, item: Item, result: Result | None, payload: list[str] | None) -> tuple[Result, list[str]]:
+        order = item.orders.get(self._stage)
+        again = self._noted(item)
+        if order == "die" or (order == "die once" and not again):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if order == "no memory once" and not again:
+            raise MemoryError
+        if order == "lost once" and not again:
+            raise ObjectLostError("ab" * 28, None, "")
+        if order == "late":
+            time.sleep(1.2)
+        history = (*(result.history if result else ()), self._stage)
+        return Result(item, order if order in ("fail", "bad file") else None, history), [*(payload or []), item.name]
+
+    def _noted(self, item: Item) -> bool:
+        """Whether an item was here before; notes the process that has it now."""
+        note = self._notes / f"{self._stage} {item.name}"
+        before = note.read_text() if note.exists() else ""
+        note.write_text(f"{before}{os.getpid()} ")
+        return bool(before)
+
+
+@ray.remote(num_cpus=0)
+def _commit(notes: Path, block: int, results: list[Result], payloads: list[ray.ObjectRef]) -> None:
+    """Writes down what it was given; fails as it is told."""
+    if (notes / "no room").exists():
+        raise OSError(28, "No space left on device")
+    lost = notes / "lose a payload once"
+    if lost.exists():
+        lost.unlink()
+        raise ObjectLostError("ab" * 28, None, "")
+    if (notes / "write slowly").exists():
+        time.sleep(0.3)
+    names = [f"{r.item.name}:{r.error}" for r in results]
+    (notes / f"block {block}").write_text(f"{names} {ray.get(payloads)}")
+
+
+class Chain:
+    """The procedure, and what it saw."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = notes
+
+    def name(self, item: Item) -> str:
+        return item.name
+
+    def verdict(self, result: Result) -> Verdict:
+        if result.error is None:
+            return Verdict("made", passed=True)
+        suspicion = None if result.error == "bad file" else "work (because)"
+        return Verdict(f"failed: {result.error}", passed=False, suspicion=suspicion)
+
+    def given_up(self, item: Item, result: Result | None, stage: str, times: int) -> Result:
+        return Result(item, f"{times} deaths in {stage}", result.history if result else ())
+
+    def write(self, block: int, results: list[Result], payloads: list[ray.ObjectRef]) -> ray.ObjectRef:
+        return _commit.remote(self.notes, block, results, payloads)
+
+    def block(self, number: int) -> str:
+        return (self.notes / f"block {number}").read_text()
+
+    def processes(self, stage: str, item: str) -> list[str]:
+        """The workers that had the item, in order."""
+        return (self.notes / f"{stage} {item}").read_text().split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    return Chain(tmp_path)
+
+
+def run(
+    chain: Chain,
+    *blocks: list[Item],
+    stages: tuple[str, ...] = ("work",),
+    workers: int = 1,
+    held_mib: int = 100,
+    report: Callable[[Progress], None] = lambda _: None,
+    source: Iterator[tuple[int, list[Item]]] | None = None,
+) -> Progress:
+    def stage(name: str) -> Stage[Item, Result]:
+        def create() -> Any:
+            return ray.remote(Worker).options(num_cpus=0.5).remote(name, chain.notes)
+
+        return Stage(name, workers, create, lambda actor, *call: actor.do.options(num_returns=2).remote(*call))
+
+    progress = Progress(clips=sum(map(len, blocks)))
+    Engine(
+        chain,
+        [stage(name) for name in stages],
+        source or iter(list(enumerate(blocks))),
+        item_mib=1,
+        held_mib=held_mib,
+        where="the folder",
+        progress=progress,
+        report=report,
+    ).run()
+    return progress
+
+
+def test_items_go_through_the_stages_and_blocks_keep_their_order(chain: Chain) -> None:
+    blocks = [Item("a", {"first": "late"}), Item("b")], [Item("c", {"second": "late"}), Item("d")]
+
+    progress = run(chain, *blocks, stages=("first", "second"), workers=2)
+
+    assert chain.block(0) == "['a:None', 'b:None'] [['a', 'a'], ['b', 'b']]"
+    assert chain.block(1) == "['c:None', 'd:None'] [['c', 'c'], ['d', 'd']]"
+    assert (progress.decided, progress.outcomes) == (4, {"made": 4})
+
+
+def test_what_does_not_pass_goes_no_further_and_has_no_payload(chain: Chain) -> None:
+    run(chain, [Item("a"), Item("b", {"first": "bad file"}), Item("c")], stages=("first", "second"))
+    assert chain.block(0) == "['a:None', 'b:bad file', 'c:None'] [['a', 'a'], ['c', 'c']]"
+    assert not (chain.notes / "second b").exists()
+
+
+def test_a_block_without_items_is_committed(chain: Chain) -> None:
+    run(chain, [], [Item("a")], [])
+    assert [chain.block(number) for number in range(3)] == ["[] []", "['a:None'] [['a']]", "[] []"]
+
+
+def test_an_item_whose_worker_dies_is_tried_again_on_a_fresh_one(chain: Chain) -> None:
+    progress = run(chain, [Item("a", {"work": "die once"}), Item("b")])
+
+    assert chain.block(0) == "['a:None', 'b:None'] [['a'], ['b']]"
+    first, second = chain.processes("work", "a")
+    assert first != second
+    assert progress.worker_deaths == 1
+
+
+def test_an_item_that_kills_twice_is_given_up_and_no_other_suffers(chain: Chain) -> None:
+    items = [Item("a"), Item("b", {"second": "die"}), Item("c")]
+
+    progress = run(chain, items, stages=("first", "second"))
+
+    assert chain.block(0) == "['a:None', 'b:2 deaths in second', 'c:None'] [['a', 'a'], ['c', 'c']]"
+    assert progress.worker_deaths == 2
+    assert progress.outcomes == {"made": 2, "failed: 2 deaths in second": 1}
+
+
+def test_deaths_in_one_stage_do_not_count_in_the_next(chain: Chain) -> None:
+    run(chain, [Item("a", {"first": "die once", "second": "die once"})], stages=("first", "second"))
+    assert chain.block(0) == "['a:None'] [['a', 'a']]"
+
+
+def test_an_item_whose_worker_had_a_bad_machine_is_tried_on_another(chain: Chain) -> None:
+    run(chain, [Item("a", {"work": "no memory once"})])
+    assert chain.block(0) == "['a:None'] [['a']]"
+    assert len(set(chain.processes("work", "a"))) == 2
+
+
+def test_a_payload_lost_on_its_way_sends_the_item_back_to_the_start(chain: Chain) -> None:
+    progress = run(chain, [Item("a", {"second": "lost once"})], stages=("first", "second"))
+
+    assert chain.block(0) == "['a:None'] [['a', 'a']]"
+    assert len(chain.processes("first", "a")) == 2
+    assert len(set(chain.processes("second", "a"))) == 1, "the worker that could not get it is not to blame"
+    assert progress.worker_deaths == 0
+
+
+def test_a_payload_lost_before_it_is_written_has_its_block_done_anew(chain: Chain) -> None:
+    (chain.notes / "lose a payload once").touch()
+
+    progress = run(chain, [Item("a"), Item("b", {"work": "bad file"})])
+
+    assert chain.block(0) == "['a:None', 'b:bad file'] [['a']]"
+    assert len(chain.processes("work", "a")) == 2
+    assert (progress.decided, progress.outcomes) == (2, {"made": 1, "failed: bad file": 1})
+
+
+def test_a_worker_is_replaced_after_a_failure_that_may_be_its_own(chain: Chain) -> None:
+    run(chain, [Item("a"), Item("b", {"work": "bad file"}), Item("c", {"work": "fail"}), Item("d")])
+    a, b, c, d = (chain.processes("work", name) for name in "abcd")
+    assert a == b == c != d
+
+
+def test_suspicious_failures_in_a_row_end_the_run(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faceloom.engine._DOOMED", 3)
+    orders = ["fail", "fail", "bad file", "fail", "fail", "", "fail", "fail", "fail", "fail"]
+    items = [Item(str(number), {"work": order}) for number, order in enumerate(orders)]
+
+    with pytest.raises(UserError, match=r"the last 3 clips all failed in work \(because\).*same command again"):
+        run(chain, items)
+
+    assert len(list(chain.notes.glob("work *"))) == 9, "what is the file's own fault begins the count anew"
+    assert not list(chain.notes.glob("block *"))
+
+
+def test_workers_that_cannot_start_end_the_run(chain: Chain) -> None:
+    (chain.notes / "work cannot start").touch()
+    with pytest.raises(UserError, match=r"work workers cannot start: .*no work model"):
+        run(chain, [Item("a")])
+
+
+def test_a_block_that_cannot_be_written_ends_the_run(chain: Chain) -> None:
+    (chain.notes / "no room").touch()
+    with pytest.raises(UserError, match=r"cannot write block 0 to the folder: .*No space left.*same command again"):
+        run(chain, [Item("a")])
+
+
+def test_blocks_are_read_only_as_memory_allows(chain: Chain) -> None:
+    """Two blocks of two fill the four MiB, as long as what was written last is not on the disk."""
+    (chain.notes / "write slowly").touch()
+    ahead = []
+
+    def blocks() -> Iterator[tuple[int, list[Item]]]:
+        for number in range(6):
+            ahead.append(number - len(list(chain.notes.glob("block *"))))
+            yield number, [Item(f"{number}a"), Item(f"{number}b")]
+
+    run(chain, held_mib=4, source=blocks())
+
+    assert len(list(chain.notes.glob("block *"))) == 6
+    assert max(ahead) <= 2
+
+
+def test_a_block_larger_than_the_memory_is_done_all_the_same(chain: Chain) -> None:
+    assert run(chain, [Item("a"), Item("b"), Item("c")], [Item("d")], held_mib=1).decided == 4
+
+
+def test_a_report_tells_what_is_in_work_and_for_how_long(chain: Chain) -> None:
+    seen = []
+    run(chain, [Item("slow", {"work": "late"})], report=lambda p: seen.append((dict(p.in_work), p.oldest)))
+    assert any(work == {"work": 1} and oldest is not None and oldest[0] == "slow" for work, oldest in seen)
+    assert seen[-1] == ({"work": 0}, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "machine"),
+    [
+        (MemoryError(), True),
+        (OSError(28, "No space left on device"), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})(), True),
+        (FileNotFoundError(2, "No such file"), False),
+        (ValueError("no moov atom"), False),
+    ],
+)
+def test_which_errors_are_the_machines(error: Exception, machine: bool) -> None:
+    assert machine_is_at_fault(error) is machine
