@@ -12,12 +12,12 @@ from curation.config import CurationConfig
 from curation.face_stage import Draft
 from curation.flow import FlowEstimator, clip_flow
 from curation.identity import FaceEncoder, align_face, choose_frame, face_encoder
-from curation.sample_video import decode_sample
 from curation.stages import StageClock
 from faceloom.models import model_path
 from landmarks.angles import head_pose_deg
 from landmarks.record import dequantise, to_crop
 from shards.schema import HEIGHT, WIDTH, decode_field, encode_field
+from shards.video import decode_video
 
 _JPEG_QUALITY = 95
 
@@ -45,7 +45,7 @@ def finish(
     clip_id, n_valid = meta["clip_id"], meta["n_valid"]
 
     with clock.stage("flow"):
-        frames = decode_sample(fields["video.mp4"])
+        frames = decode_video(fields["video.mp4"])
         result = clip_flow(frames, tuple(meta["valid_x0x1"]), n_valid, tools.estimator)
         statistics |= {"flow_mean_px": float(result.pairs[: n_valid - 1, 0].mean()), "flow_p995_px": result.p995}
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.flow import CELL, DELTA, STRIDE, weight
-from curation.sample_video import decode_sample
 from curation.samples import kept_samples
 from curation.statistics import STATISTICS
 from faceloom.errors import UserError
@@ -21,6 +20,7 @@ from landmarks.drawing import draw_on
 from landmarks.record import dequantise, to_crop
 from shards.schema import FRAMES, HEIGHT, WIDTH
 from shards.storage import make_folder, write_atomic
+from shards.video import decode_video
 
 Picture = NDArray[np.uint8]
 
@@ -55,7 +55,7 @@ def write_contact_sheets(dataset: Path, out: Path, clip: str | None = None) -> l
 def draw_sheet(sample: Mapping[str, Any]) -> Picture:
     """The sheet of a sample, given its fields decoded by the schema; RGB ``[H, W, 3]``."""
     meta = sample["meta.json"]
-    video = decode_sample(sample["video.mp4"])
+    video = decode_video(sample["video.mp4"])
     points = dequantise(sample["landmarks.u16.npy"])
     points_px = to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
     weights = weight(sample["flow.npy"], meta["flow"]["p995"])

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from curation.sample_video import SampleVideoConfig, decode_sample, encode_sample
-from curation.samples import kept_sample, record_of
+from curation.sample_video import SampleVideoConfig, encode_sample
+from curation.samples import kept_sample
 from curation.video import FrameReader, VideoError, probe, sample_indices
 from faceloom.errors import UserError
 from faceloom.models import model_path
@@ -23,8 +23,10 @@ from landmarks.mediapipe_backend import MediaPipeBackend
 from landmarks.record import interpolate_missing, to_crop
 from landmarks.smirk_backend import load_smirk
 from landmarks.smoothing import smooth
+from landmarks.stored import record_of
 from shards.schema import FPS, HEIGHT, WIDTH
 from shards.storage import write_atomic
+from shards.video import decode_video
 
 Mode = Literal["self", "relative", "cross"]
 Picture = np.ndarray  # uint8 RGB [H, W, 3]
@@ -51,7 +53,7 @@ def render_clip(
     record = record_of(sample)
     if smoothed:
         record = smooth(record)
-    video = decode_sample(sample["video.mp4"])[: len(record)]
+    video = decode_video(sample["video.mp4"])[: len(record)]
     backend = load_backend(meta["landmark_backend"], str(dataset))
     if mode == "self":
         if reference is not None:
@@ -65,7 +67,7 @@ def render_clip(
         window = target["meta.json"]
         points = backend.onto(record, record_of(target).frames(slice(frame, frame + 1)))
         points_px = to_crop(points, window["source_wh"], window["crop_xywh"], (WIDTH, HEIGHT))
-        pictures = [decode_sample(target["video.mp4"])[frame]]
+        pictures = [decode_video(target["video.mp4"])[frame]]
     panels = (
         np.concatenate([shown, *pictures, draw(px, HEIGHT, WIDTH, style)], axis=1)
         for shown, px in zip(video, points_px, strict=True)

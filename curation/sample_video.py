@@ -75,14 +75,6 @@ def encode_sample(
     return buffer.getvalue()
 
 
-def decode_sample(video: bytes) -> np.ndarray:
-    """All frames of a sample video, uint8 RGB ``[T, H, W, 3]``."""
-    with av.open(io.BytesIO(video), "r") as container:
-        stream = container.streams.video[0]
-        stream.thread_count = 1
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
-
-
 def read_sound(path: str, start_s: float, duration_s: float) -> np.ndarray | None:
     """Sound of ``[start_s, start_s + duration_s)`` in the container's clock, float32 ``[1 or 2, N]`` at 48 kHz.
 

@@ -4,13 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from faceloom.errors import UserError
-from landmarks.record import LandmarkRecord, dequantise
-from landmarks.smirk_motion import SmirkMotion
 from shards.dataset import LEDGER_FOLDER, DatasetRecord, index_path, tar_path
 from shards.index import DamageError, read_field, read_index
 from shards.schema import decode_field
@@ -36,25 +33,6 @@ def kept_sample(dataset: Path, clip: str) -> dict[str, Any]:
         ids = ", ".join(each["meta.json"]["clip_id"] for each in [sample, *others])
         raise UserError(f"{clip} is the source of several kept clips of {dataset}; give one by its id: {ids}")
     return sample
-
-
-def record_of(sample: Mapping[str, Any]) -> LandmarkRecord:
-    """The landmark record of a sample's own frames; those that only repeat its last are left out."""
-    meta = sample["meta.json"]
-    own = slice(meta["n_valid"])
-    width, height = meta["source_wh"]
-    smirk = None
-    if "smirk.npy" in sample:
-        smirk = SmirkMotion(sample["smirk.npy"][own], sample["smirk_shape.npy"], sample["smirk_crop.npy"][own])
-    return LandmarkRecord(
-        points=dequantise(sample["landmarks.u16.npy"][own]),
-        blendshapes=sample["blendshapes.npy"][own].astype(np.float32),
-        pose=sample["pose.npy"][own],
-        found=np.array(meta["found"][own]),
-        width=width,
-        height=height,
-        smirk=smirk,
-    )
 
 
 def _kept(dataset: Path, clip: str | None) -> Iterator[tuple[int, str]]:

@@ -5,11 +5,11 @@ import pytest
 
 from curation.demo import DEMO, demo_clips, unexpected
 from curation.rules import RULES
-from curation.sample_video import decode_sample
 from curation.sources import Clip
 from curation.video import TruncatedVideoError, probe
 from faceloom import models
 from faceloom.errors import UserError
+from shards.video import decode_video
 
 FOOTAGE = [name for name in models.files() if name.startswith("demo/") and name.endswith(".mp4")]
 
@@ -22,7 +22,7 @@ def made(tmp_path_factory) -> dict[str, Clip]:
 
 
 def frames(clip: Clip) -> np.ndarray:
-    return decode_sample(Path(clip.path).read_bytes()).astype(int)
+    return decode_video(Path(clip.path).read_bytes()).astype(int)
 
 
 def test_every_clip_has_an_id_a_licence_and_a_file(made):

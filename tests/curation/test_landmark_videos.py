@@ -7,7 +7,7 @@ import pytest
 from curation.landmark_videos import render_clip, retarget
 from curation.ledger import Decision
 from curation.outcome import Kept, Rejected
-from curation.sample_video import SampleVideoConfig, decode_sample, encode_sample
+from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.sources import Clip
 from curation.video import probe
 from faceloom.errors import UserError
@@ -16,6 +16,7 @@ from landmarks.geometry import read_geometry
 from landmarks.landmarker import Landmarker
 from landmarks.record import LandmarkRecord, quantise
 from shards.schema import FRAMES, HEIGHT, WIDTH
+from shards.video import decode_video
 from tests import videos
 from tests.curation.datasets import blank_sample, write_dataset
 
@@ -79,7 +80,7 @@ JPEG = bytes(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1])
 
 
 def read(path: Path) -> np.ndarray:
-    return decode_sample(path.read_bytes())
+    return decode_video(path.read_bytes())
 
 
 def pictures(path: Path, *widths: int) -> list[np.ndarray]:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from curation.sample_video import SampleVideoConfig, decode_sample, encode_sample, read_sound
+from curation.sample_video import SampleVideoConfig, encode_sample, read_sound
+from shards.video import decode_video
 from tests.videos import SOUND_RATE, clicks, first_click_s, number_of, numbered, write
 
 CONFIG = SampleVideoConfig(preset="veryfast")
@@ -56,7 +57,7 @@ def test_another_process_gives_the_same_bytes() -> None:
 
 def test_frames_come_back_in_order_and_nearly_unchanged() -> None:
     frames = scenery(49, 480, 720)
-    decoded = decode_sample(encode_sample(frames, 12, None, SampleVideoConfig()))
+    decoded = decode_video(encode_sample(frames, 12, None, SampleVideoConfig()))
     assert decoded.shape == (49, 480, 720, 3)
     assert decoded.dtype == np.uint8
     grey = np.array([0.299, 0.587, 0.114])
@@ -65,7 +66,7 @@ def test_frames_come_back_in_order_and_nearly_unchanged() -> None:
 
 
 def test_flat_colours_survive_the_colour_matrix() -> None:
-    decoded = decode_sample(encode_sample(FRAMES, 12, None, CONFIG))
+    decoded = decode_video(encode_sample(FRAMES, 12, None, CONFIG))
     for y, x in ((8, 8), (8, -8), (-8, 8)):
         assert np.abs(decoded[0][y, x].astype(int) - FRAMES[0][y, x]).max() <= 3
     assert [number_of(frame) for frame in decoded] == list(range(40))
@@ -196,6 +197,6 @@ def test_sound_without_a_decoder_is_ffmpegs_error(tmp_path: Path) -> None:
 @given(height=st.integers(1, 30), width=st.integers(1, 30), count=st.integers(1, 5))
 def test_any_even_size_and_length_round_trips(height: int, width: int, count: int) -> None:
     frames = np.full((count, 16 + 2 * height, 16 + 2 * width, 3), 99, np.uint8)
-    decoded = decode_sample(encode_sample(frames, 12, None, CONFIG))
+    decoded = decode_video(encode_sample(frames, 12, None, CONFIG))
     assert decoded.shape == frames.shape
     assert np.abs(decoded.astype(int) - 99).max() <= 2

@@ -15,11 +15,11 @@ from curation.config import CurationConfig
 from curation.demo import DEMO, unexpected
 from curation.faces import FaceFinder
 from curation.ledger import read_ledger
-from curation.sample_video import decode_sample
 from faceloom import config
 from faceloom.models import model_path
 from landmarks.record import dequantise, to_crop
 from shards.schema import BASE_LAYER, FIELDS, FRAMES, HEIGHT, WIDTH, decode_field, layer_fields
+from shards.video import decode_video
 from tests.e2e.command import faceloom
 
 pytestmark = pytest.mark.e2e
@@ -73,7 +73,7 @@ def test_webdataset_reads_a_whole_sample_of_the_documented_shapes(sample: dict[s
             assert isinstance(value, np.ndarray)
             assert (value.dtype, value.shape) == (np.dtype(field.dtype), field.shape)
             assert np.isfinite(value).all()
-    assert decode_sample(_bytes(sample, "video.mp4")).shape == (FRAMES, HEIGHT, WIDTH, 3)
+    assert decode_video(_bytes(sample, "video.mp4")).shape == (FRAMES, HEIGHT, WIDTH, 3)
     for name, shape in (("face.jpg", (512, 512, 3)), ("reference.jpg", (HEIGHT, WIDTH, 3))):
         assert cv2.imdecode(np.frombuffer(_bytes(sample, name), np.uint8), cv2.IMREAD_COLOR).shape == shape
 
@@ -92,7 +92,7 @@ def test_landmarks_in_crop_coordinates_lie_on_the_face_of_the_sample(sample: dic
     stored = to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
     settings = config.load(CurationConfig, "demo").census
     finder = FaceFinder(model_path("face_landmarker", "the tests"), settings)
-    frames = decode_sample(_bytes(sample, "video.mp4"))
+    frames = decode_video(_bytes(sample, "video.mp4"))
     checked = range(0, meta["n_valid"], 8)
     differences = []
     for t in checked:
@@ -113,7 +113,7 @@ def test_there_is_a_landmark_video_of_the_kept_clip_and_one_of_the_portrait(
 
 def test_lines_are_drawn_where_the_landmarks_are_and_move_with_them(demo: Path, sample: dict[str, object]) -> None:
     meta = _meta(sample)
-    video = decode_sample((demo / "landmarks" / f"{sample['key']}.mp4").read_bytes())
+    video = decode_video((demo / "landmarks" / f"{sample['key']}.mp4").read_bytes())
     assert video.shape == (meta["n_valid"], HEIGHT, 2 * WIDTH, 3)
     points = dequantise(np.asarray(sample["landmarks.u16.npy"]))
     points_px = to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
@@ -124,7 +124,7 @@ def test_lines_are_drawn_where_the_landmarks_are_and_move_with_them(demo: Path, 
 
 
 def test_the_astronaut_s_landmarks_lie_in_her_face_and_move(demo: Path) -> None:
-    video = decode_sample((demo / "landmarks/astronaut.mp4").read_bytes())
+    video = decode_video((demo / "landmarks/astronaut.mp4").read_bytes())
     # The man, 193 × 144 in square px, and the portrait, 512 × 512, with 480 lines each; four seconds at 12 frames a second.
     assert video.shape == (48, 480, 644 + 480 + 480, 3)
     _, portrait, drawing = np.split(video, [644, 644 + 480], axis=2)
@@ -160,7 +160,7 @@ def test_the_landmarks_of_a_clip_are_rendered_on_one_of_its_frames(
     arguments = ("--mode", "relative", "--reference", "5", "--style", "fye", "--smooth")
     done = faceloom("landmarks", "render", demo / "dataset", "talking_man.mp4", *arguments, "--out", out)
     assert done.stdout.strip() == str(out)
-    assert decode_sample(out.read_bytes()).shape == (_meta(sample)["n_valid"], HEIGHT, 3 * WIDTH, 3)
+    assert decode_video(out.read_bytes()).shape == (_meta(sample)["n_valid"], HEIGHT, 3 * WIDTH, 3)
 
 
 def test_a_portrait_without_a_face_ends_retargeting_by_a_message(demo: Path, tmp_path: Path) -> None:

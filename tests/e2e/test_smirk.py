@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation.sample_video import decode_sample
-from curation.samples import kept_sample, record_of
+from curation.samples import kept_sample
 from curation.sources import Clip, write_manifest
 from faceloom import models
 from landmarks.smirk_backend import load_smirk_backend
 from landmarks.smirk_motion import PARAMETERS, SHAPE
+from landmarks.stored import record_of
+from shards.video import decode_video
 from tests.e2e.command import curate_arguments, faceloom
 from tests.landmarks.flame_files import write_user_files
 
@@ -74,7 +75,7 @@ def test_the_dataset_is_drawn_and_a_portrait_driven_with_it(
         environment=environment,
     )
     for video in (rendered, driven):
-        lines = decode_sample(video.read_bytes())[:, :, -480:]
+        lines = decode_video(video.read_bytes())[:, :, -480:]
         assert (lines.max(axis=(1, 2, 3)) > 100).all()  # something is drawn in every frame
         assert len({frame.tobytes() for frame in lines}) > 20  # and moves
 

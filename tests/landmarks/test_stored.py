@@ -1,8 +1,8 @@
 import numpy as np
 
-from curation.samples import record_of
 from curation.sources import Clip
 from landmarks.record import quantise
+from landmarks.stored import record_of
 from shards.schema import FRAMES
 from tests.curation.datasets import blank_sample
 
