@@ -42,6 +42,11 @@ app.add_typer(
     landmarks_app, name="landmarks", epilog="Example: faceloom landmarks render dataset talking_man.mp4 --out man.mp4"
 )
 
+shards_app = typer.Typer(
+    help="What a dataset's shards hold, and the same samples in other shards.", no_args_is_help=True
+)
+app.add_typer(shards_app, name="shards", epilog="Example: faceloom shards stats dataset")
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 ModelNames = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", show_default=False, help="As `faceloom models list` names them.")
@@ -338,6 +343,58 @@ def landmarks_retarget(
 
     retarget(portrait, driving, out, style, smoothed, backend, typer.echo)
     typer.echo(out)
+
+
+@shards_app.command("stats", epilog="Example: faceloom shards stats dataset --json")
+def shards_stats(dataset: DatasetFolder, as_json: AsJson = False) -> None:
+    """Shards, samples and bytes of a dataset, by layer and by field."""
+    from shards.stats import stats
+
+    layers = stats(dataset)
+    if as_json:
+        _print_json([{**vars(layer), "fields": [vars(field) for field in layer.fields]} for layer in layers])
+        return
+    console = _console()
+    for layer in layers:
+        state = "complete" if layer.complete else "unfinished"
+        console.print(f"{layer.layer}: {state}, fingerprint {layer.fingerprint[:12]}", highlight=False)
+        spread = f"{layer.shard_samples_min} / {layer.shard_samples_median:g} / {layer.shard_samples_max}"
+        size = f"{layer.bytes / 1e6:.1f} MB in {layer.shards} of {layer.parts} shards"
+        console.print(
+            f"  {layer.samples} samples, {size}; samples a shard: {spread} (min / median / max)", soft_wrap=True
+        )
+        table = Table("  field", box=None, header_style="bold")
+        for heading in ("samples", "MB", "mean kB"):
+            table.add_column(heading, justify="right")
+        for field in layer.fields:
+            size, mean = f"{field.bytes / 1e6:.1f}", f"{field.mean_bytes / 1e3:.1f}"
+            table.add_row(f"  {field.field}", str(field.samples), size, mean)
+        console.print(table)
+
+
+@shards_app.command(
+    "repack", epilog="Example: faceloom shards repack dataset --out frontal --shuffle 0 --where 'yaw_range_deg < 30'"
+)
+def shards_repack(
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="NEW", help="Folder of the new dataset; must not exist.")],
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Of every shard but the last.")] = 256,
+    shuffle: Annotated[
+        int | None,
+        typer.Option(metavar="SEED", help="Permute all samples by this seed; by default they keep their order."),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Take only clips for which this condition on the ledger's columns holds."),
+    ] = None,
+) -> None:
+    """Copy a dataset with its complete layers into shards of one size; checks every byte on the way."""
+    from shards.repack import repack
+
+    made = repack(dataset, out, samples_per_shard, shuffle, where)
+    for name in made.left_out:
+        typer.echo(f"left out: layer {name} is not complete", err=True)
+    typer.echo(f"{out}: {made.samples} samples in {made.shards} shards; layers: {', '.join(made.layers)}")
 
 
 @app.command("demo", epilog="Example: faceloom demo --out demo")

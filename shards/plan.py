@@ -122,7 +122,7 @@ class Plan:
 
     def _deal_slots(self, period: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The dataset of each slot of a period, and the slot's rank among those of its dataset; both ``[PERIOD]``."""
-        slots = np.repeat(np.arange(len(self._quotas)), self._quotas)[_permutation(PERIOD, "slots", self.seed, period)]
+        slots = np.repeat(np.arange(len(self._quotas)), self._quotas)[permutation(PERIOD, "slots", self.seed, period)]
         ranks = np.empty(PERIOD, np.int64)
         for dataset, quota in enumerate(self._quotas):
             ranks[slots == dataset] = np.arange(quota)
@@ -183,7 +183,7 @@ class _Order:
 
     def _order_shards(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The shards of an epoch in order, and where in the epoch each window ends."""
-        shards = self._shards[_permutation(len(self._shards), "shards", *self._key, epoch)]
+        shards = self._shards[permutation(len(self._shards), "shards", *self._key, epoch)]
         per_window = np.add.reduceat(self._sizes[shards], np.arange(0, len(shards), WINDOW_SHARDS))
         return shards, np.cumsum(per_window)
 
@@ -191,7 +191,7 @@ class _Order:
         """The sample numbers of a window in order."""
         shards = self._epoch(epoch)[0][window * WINDOW_SHARDS : (window + 1) * WINDOW_SHARDS]
         samples = np.concatenate([self._starts[shard] + np.arange(self._sizes[shard]) for shard in shards])
-        return samples[_permutation(len(samples), "samples", *self._key, epoch, window)]
+        return samples[permutation(len(samples), "samples", *self._key, epoch, window)]
 
 
 def _quotas(datasets: Sequence[DatasetShape]) -> list[int]:
@@ -216,8 +216,8 @@ def _quotas(datasets: Sequence[DatasetShape]) -> list[int]:
     return quotas
 
 
-def _permutation(count: int, *key: int | str) -> npt.NDArray[np.intp]:
-    """The permutation of ``count`` things that belongs to ``key``."""
+def permutation(count: int, *key: int | str) -> npt.NDArray[np.intp]:
+    """The permutation of ``count`` things that belongs to ``key``: an array ``[count]``, the same for ever."""
     return np.argsort(_stream(*key).random_raw(count), kind="stable")
 
 

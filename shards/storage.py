@@ -45,6 +45,12 @@ def make_folder(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
+def move_folder(folder: Path, target: Path) -> None:
+    """Rename ``folder``, all whose files are flushed, to ``target`` in the same parent: absent, or an empty folder."""
+    folder.replace(target)
+    _sync_folder(target.parent)
+
+
 def is_temporary(path: Path) -> bool:
     """Whether the name is one that :func:`write_atomic` gives to an unfinished file."""
     return path.name.startswith(".") and path.name.endswith(_SUFFIX)
