@@ -27,18 +27,18 @@ class DamageLimit:
         self.replaced = 0
         self._messages: dict[str, None] = {}  # in the order of their first appearance
 
-    def count(self, served: int, damages: Iterable[list[DamageError]]) -> None:
-        """Count a batch: its samples, and for each sample that was replaced what was wrong with it and with its replacements.
+    def count(self, served: int, damages: Iterable[list[str]]) -> None:
+        """Count a batch: its samples, and for each that was replaced the messages about it and its damaged replacements.
 
         Raises :class:`DamageError` that names the first damaged members when too many samples have been replaced.
         """
         self.served += served
-        for errors in damages:
+        for messages in damages:
             self.replaced += 1
-            for error in errors:
-                if str(error) not in self._messages:
-                    self._messages[str(error)] = None
-                    logger.warning("damaged, and replaced by another sample: %s", error)
+            for message in messages:
+                if message not in self._messages:
+                    self._messages[message] = None
+                    logger.warning("damaged, and replaced by another sample: %s", message)
         if self.replaced > math.ceil(self.max_share * max(self.served, FEW_SERVED)):
             raise DamageError(
                 f"{self.replaced} of {self.served} samples were damaged, more than the share of {self.max_share:g} that is "

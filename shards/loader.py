@@ -112,7 +112,7 @@ class Loader:
             while len(self._pending) <= self._ahead:
                 self._pending.append(self._start(next(self._positions)))
             pending = self._pending.popleft()
-            damages = [errors for row in pending.rows if (errors := row.result())]
+            damages = [messages for row in pending.rows if (messages := row.result())]
             self._limit.count(len(pending.rows), damages)
         except BaseException:
             self.close()
@@ -168,19 +168,20 @@ class Loader:
 
     def _fill_row(
         self, batch: dict[str, Any], rows: Mapping[str, npt.NDArray[np.uint8]], row: int, position: int
-    ) -> list[DamageError]:
+    ) -> list[str]:
         """Read the sample at ``position``, or a replacement; returns what was wrong with those that could not be read."""
-        damages: list[DamageError] = []
+        # Their messages: an error kept here would hold, by its traceback, this very list, and with it the batch.
+        damages: list[str] = []
         draw = self._plan.at(position)
         while True:
             try:
                 self._read(draw, batch, rows, row)
                 return damages
             except DamageError as error:
-                damages.append(error)
+                damages.append(str(error))
                 if len(damages) > _MOST_REPLACEMENTS:
                     raise DamageError(
-                        f"{len(damages)} samples in a row are damaged, the last one: {error}; see: faceloom verify"
+                        f"{len(damages)} samples in a row are damaged; {error}; see: faceloom verify"
                     ) from None
             try:
                 draw = self._plan.replacement(position, len(damages))
@@ -202,7 +203,7 @@ class _Pending:
     """A batch that is being filled, one task a row."""
 
     batch: dict[str, Any]
-    rows: list[Future[list[DamageError]]]
+    rows: list[Future[list[str]]]
 
 
 @dataclass
