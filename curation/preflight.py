@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +14,7 @@ from curation.identity import face_encoder
 from curation.ledger import committed
 from curation.sources import Clip, Manifest, open_manifest
 from faceloom import __version__
+from faceloom.config import differences
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from faceloom.models import model_path, sha256_of
@@ -202,9 +202,9 @@ def _record_of(out: Path) -> DatasetRecord | None:
 
 def _refuse_other_run(before: DatasetRecord, now: DatasetRecord, out: Path) -> None:
     old, new = before.manifest.model_dump(), now.manifest.model_dump()
-    changes = [*_differences("", before.config, now.config), *_differences("manifest", old, new)]
+    changes = [*differences(before.config, now.config), *differences(old, new, "manifest")]
     if not changes:
-        changes = _differences("made by (version, weights)", before.fingerprints, now.fingerprints)
+        changes = differences(before.fingerprints, now.fingerprints, "made by (version, weights)")
     if changes:
         raise UserError(
             f"{out} belongs to another run; name another --out, or undo the change:\n"
@@ -227,13 +227,3 @@ def _refuse_foreign_fragment(out: Path, part: int, record: DatasetRecord) -> Non
             f"{fragment} was written by a run with another configuration ({made_by[:12]}, this is "
             f"{record.config_fingerprint[:12]}); name another --out"
         )
-
-
-def _differences(prefix: str, before: Any, now: Any) -> list[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return [
-            line
-            for key in sorted({*before, *now})
-            for line in _differences(f"{prefix}.{key}" if prefix else key, before.get(key), now.get(key))
-        ]
-    return [] if before == now else [f"{prefix}: {before} → {now}"]

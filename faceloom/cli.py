@@ -60,6 +60,9 @@ ConfigSource = Annotated[
     typer.Option("--config", metavar="FILE", help="YAML file, or the name of a packaged config such as demo."),
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the config.")]
+RayAddress = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster to join; without it, one starts on this machine.")
+]
 DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="The folder that `faceloom curate` wrote.")]
 VideoOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="MP4 file to write.")]
 DrawingStyle = Annotated[str, typer.Option("--style", help="a1_3d, a1_2d or fye: whose inference code it looks like.")]
@@ -211,9 +214,7 @@ def curate(
     all_statistics: Annotated[
         bool, typer.Option("--all-statistics", help="Measure on after the first rule that fails (for audits).")
     ] = False,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; without it, one starts on this machine.")
-    ] = None,
+    address: RayAddress = None,
 ) -> None:
     """Decide every clip of a manifest and write the kept ones as verified WebDataset shards."""
     from curation.config import CurationConfig
@@ -241,6 +242,42 @@ def curate(
         with progress_display(console, "curating", ("kept", "rejected", "failed")) as report:
             Runner(prepared, sizes, report).run()
     console.print(outcome_table(read_ledger(out, ["outcome", "rule", "error"])))
+
+
+@app.command("encode", epilog="Example: faceloom encode dataset --set codec.codec=pixels")
+def encode(
+    dataset: DatasetFolder,
+    source: ConfigSource = None,
+    overrides: Overrides = None,
+    layer: Annotated[
+        str, typer.Option("--layer", help="Name of the layer: latents, or latents-NAME for another beside it.")
+    ] = "latents",
+    plan: Annotated[bool, typer.Option("--plan", help="Check everything, say what would be done, and stop.")] = False,
+    address: RayAddress = None,
+) -> None:
+    """Encode a dataset's videos, landmark drawings and reference frames into a layer of latents."""
+    from faceloom.cluster import connect
+    from faceloom.progress import progress_display
+    from training.encode import EncodeRunner
+    from training.encode_config import EncodeConfig
+    from training.encode_display import outcome_lines, plan_table
+    from training.encode_ledger import read_outcomes
+    from training.encode_plan import pool_size, prepare
+
+    console = _console()
+    prepared = prepare(config.load(EncodeConfig, source, overrides or ()), dataset, layer)
+    if prepared.finished and not plan:
+        console.print(f"nothing to do: layer {layer} of {dataset} is complete", highlight=False, soft_wrap=True)
+    else:
+        resources = connect(address)
+        workers = pool_size(prepared.config.run, resources)
+        if plan:
+            console.print(plan_table(prepared, resources, workers))
+            return
+        with progress_display(console, "encoding", ("encoded", "failed")) as report:
+            EncodeRunner(prepared, workers, report).run()
+    for line in outcome_lines(prepared, read_outcomes(dataset, layer, len(prepared.parts))):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command("verify", epilog="Example: faceloom verify dataset")

@@ -6,7 +6,7 @@ read and override a tree of them.
 
 import difflib
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,6 +65,17 @@ def resolve(source: str) -> Path:
         return packaged[source]
     names = ", ".join(sorted(packaged)) or "none"
     raise UserError(f"no configuration file {source!r}; give a YAML file or one of the packaged names: {names}")
+
+
+def differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """Where two trees differ, one line a leaf: ``flow.scale: 1.0 → 0.5``. ``prefix`` comes before every key."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return [
+            line
+            for key in sorted({*before, *now})
+            for line in differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
+    return [] if before == now else [f"{prefix}: {before} → {now}"]
 
 
 def _packaged_folder() -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceloom.config import Section
-from faceloom.models import model_path
+from faceloom.models import model_path, sha256_of
 from landmarks.geometry import read_geometry
 from landmarks.mediapipe_backend import MediaPipeBackend
 from landmarks.record import LandmarkRecord
@@ -55,3 +55,12 @@ def load_backend(name: BackendName, wanted_by: str) -> Backend:
     from landmarks.smirk_backend import load_smirk_backend
 
     return load_smirk_backend(wanted_by)
+
+
+def backend_fingerprint(name: BackendName, wanted_by: str) -> str:
+    """One hash over the files that decide what the backend ``name`` draws; raises as :func:`load_backend` does."""
+    if name == "mediapipe":
+        return sha256_of("face_landmarker")
+    from landmarks.smirk_backend import head_fingerprint
+
+    return head_fingerprint(wanted_by)

@@ -114,8 +114,12 @@ def smirk_fingerprint(wanted_by: str) -> str:
 
     Raises as :func:`load_smirk` does for missing files.
     """
-    paths = models.user_paths((_CHECKPOINT, *_HEAD), wanted_by)
-    return fingerprint(**{name: models.file_sha256(path) for name, path in paths.items()})
+    return _fingerprint((_CHECKPOINT, *_HEAD), wanted_by)
+
+
+def head_fingerprint(wanted_by: str) -> str:
+    """One hash over the files of :func:`load_smirk_backend`; raises as that does for missing ones."""
+    return _fingerprint(_HEAD, wanted_by)
 
 
 def load_smirk_backend(wanted_by: str) -> SmirkBackend:
@@ -152,3 +156,8 @@ def _motion_of(record: LandmarkRecord) -> SmirkMotion:
     if record.smirk is None:
         raise ValueError("this record was made by the backend mediapipe; smirk draws only records that SMIRK made")
     return record.smirk
+
+
+def _fingerprint(names: tuple[str, ...], wanted_by: str) -> str:
+    paths = models.user_paths(names, wanted_by)
+    return fingerprint(**{name: models.file_sha256(path) for name, path in paths.items()})

@@ -154,3 +154,10 @@ def test_a_section_cannot_be_changed_after_loading():
 
 def test_the_demo_measures_flow_as_machines_without_a_gpu_do():
     assert config.load(CurationConfig, "demo").flow == config.load(CurationConfig, "cpu").flow
+
+
+def test_differences_are_named_by_their_keys():
+    before, now = {"a": {"b": 1, "c": 2}, "d": "x"}, {"a": {"b": 1, "c": 3}, "e": None}
+    assert config.differences(before, now) == ["a.c: 2 → 3", "d: x → None"]
+    assert config.differences(before["a"], now["a"], "run") == ["run.c: 2 → 3"]
+    assert config.differences(before, before) == []

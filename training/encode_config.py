@@ -1,0 +1,52 @@
+"""The configuration of ``faceloom encode``."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from faceloom.config import Section
+from training.codec import CodecConfig
+
+
+class RenderConfig(Section):
+    """How the landmarks are drawn that the motion of a sample is encoded from."""
+
+    mode: Literal["self", "relative"] = "self"
+    """``self``: the face where it is in each frame. ``relative``: its motion on its own reference frame, which keeps head
+    position and size of that frame, as animating a portrait does."""
+    style: Literal["a1_3d", "a1_2d", "fye"] = "a1_3d"
+    """Whose drawings they look like; ``a1_3d`` is SkyReels-A1's."""
+
+
+class EncodeRunConfig(Section):
+    """The Ray run: its workers and their memory."""
+
+    workers: int = Field(0, ge=0)
+    """0 means as many as the cluster has room for when the run starts."""
+    cpus: float = Field(1.0, gt=0)
+    gpus: float = Field(0.0, ge=0)
+    """What Ray reserves for each worker. A worker sees only the GPUs it reserves."""
+    threads: int = Field(1, ge=1)
+    """Torch's threads in a worker. A VAE's last bits depend on it on CPUs, so it is part of the fingerprint."""
+    held_mib: int = Field(4096, ge=1)
+    """Memory for latents in work or waiting for their shard. When it is spent, only the oldest part goes on."""
+
+
+class EncodeConfig(Section):
+    """What ``faceloom encode`` reads from ``--config`` and ``--set``."""
+
+    codec: CodecConfig = CodecConfig()
+    landmarks: RenderConfig = RenderConfig()
+    run: EncodeRunConfig = EncodeRunConfig()
+
+    @property
+    def deciding(self) -> dict[str, dict[str, object]]:
+        """What of it decides the latents: all but where and how widely the work is spread."""
+        codec = self.codec.model_dump(mode="json", exclude={"device", "slicing"})
+        if self.codec.codec == "pixels":
+            codec = {"codec": "pixels"}
+        return {
+            "codec": codec,
+            "landmarks": self.landmarks.model_dump(mode="json"),
+            "run": {"threads": self.run.threads},
+        }

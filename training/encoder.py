@@ -1,0 +1,155 @@
+"""One sample's latents: its fields are read from the base, its landmarks drawn, pictures encoded."""
+
+import traceback
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import ray
+
+from faceloom.engine import machine_is_at_fault
+from faceloom.errors import UserError
+from landmarks.backend import Backend, BackendName, load_backend
+from landmarks.drawing import draw_clip
+from landmarks.record import to_crop
+from landmarks.stored import record_of
+from shards.dataset import tar_path
+from shards.index import DamageError, Entry, read_field
+from shards.schema import FRAMES, HEIGHT, WIDTH, decode_field, encode_field
+from shards.video import decode_video
+from training.codec import load_codec
+from training.encode_config import EncodeConfig, RenderConfig
+
+logger = getLogger(__name__)
+
+SOURCE_FIELDS = frozenset(
+    {
+        "video.mp4",
+        "landmarks.u16.npy",
+        "blendshapes.npy",
+        "pose.npy",
+        "smirk.npy",
+        "smirk_shape.npy",
+        "smirk_crop.npy",
+        "meta.json",
+    }
+)
+"""The fields of the base that latents are made from."""
+
+
+@dataclass(frozen=True)
+class BaseSample:
+    """A sample of the base, and where its :data:`SOURCE_FIELDS` lie in the tar of ``part``."""
+
+    part: int
+    clip_id: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """``stage`` (read, video, landmarks, codec) broke with ``error`` (a class name) and ``message``."""
+
+    stage: str
+    error: str
+    message: str
+    of_sample: bool = False
+    """Whether the sample's bytes are to blame beyond doubt."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of a sample: latents, unless there is a failure."""
+
+    clip_id: str
+    failure: Failure | None = None
+
+
+class SampleEncoder:
+    """Encodes samples of the dataset at ``root`` whose landmarks were recorded for ``backend``.
+
+    Raises :class:`UserError` if a model is missing, or if the codec here has not the fingerprint ``codec``.
+    """
+
+    def __init__(self, root: str, config: EncodeConfig, backend: BackendName, codec: str) -> None:
+        # Workers are parallel already; threads of their own would only get in each other's way.
+        cv2.setNumThreads(1)
+        if config.codec.codec == "vae":
+            import torch
+
+            torch.set_num_threads(config.run.threads)
+        self._root = Path(root)
+        self._render = config.landmarks
+        self._codec = load_codec(config.codec)
+        if self._codec.fingerprint != codec:
+            raise UserError(
+                f"the codec has fingerprint {self._codec.fingerprint[:12]} on this node and {codec[:12]} where the command "
+                "runs: put the same files on every node"
+            )
+        self._backend = load_backend(backend, root)
+
+    def encode(self, sample: BaseSample) -> tuple[Encoded, dict[str, bytes] | None]:
+        """The outcome and, unless it is a failure, the encoded fields of the layer."""
+        stage = "read"
+        try:
+            fields = read_source(self._root, sample)
+            stage = "video"
+            frames = decode_video(fields["video.mp4"])
+            if frames.shape != (FRAMES, HEIGHT, WIDTH, 3):
+                raise ValueError(f"video.mp4 decodes to {list(frames.shape)}, not {[FRAMES, HEIGHT, WIDTH, 3]}")
+            stage = "landmarks"
+            drawn = render_landmarks(fields, self._backend, self._render)
+            stage = "codec"
+            # Of the decoded video, like the video's own latents; reference.jpg has been compressed once more.
+            reference = frames[fields["meta.json"]["reference_frame"]]
+            latents = {
+                "video_moments.safetensors": self._codec.encode_video(frames),
+                "landmark_latents.safetensors": self._codec.encode_landmarks(drawn),
+                "reference_moments.safetensors": self._codec.encode_reference(reference),
+            }
+            return Encoded(sample.clip_id), {name: encode_field(name, value) for name, value in latents.items()}
+        except Exception as error:
+            if machine_is_at_fault(error):
+                raise  # the engine tries the sample in another worker
+            logger.warning("sample %s failed in %s\n%s", sample.clip_id, stage, traceback.format_exc())
+            # Without the place of the dataset, which is another one after a copy.
+            message = (str(error).strip() or repr(error)).replace(f"{self._root}/", "")
+            of_sample = isinstance(error, DamageError | av.FFmpegError)
+            return Encoded(sample.clip_id, Failure(stage, type(error).__name__, message, of_sample)), None
+
+
+EncodeWorker: Any = ray.remote(SampleEncoder)
+"""As an actor; ``encode`` is called with ``num_returns=2``, so that the latents are an object of their own."""
+
+
+def read_source(root: Path, sample: BaseSample) -> dict[str, Any]:
+    """The decoded :data:`SOURCE_FIELDS` of a sample.
+
+    Raises :class:`DamageError` if the tar does not hold what the index says.
+    """
+    tar = tar_path(root, sample.part)
+    return {entry.field: decode_field(entry.field, read_field(tar, entry)) for entry in sample.entries}
+
+
+def render_landmarks(fields: dict[str, Any], backend: Backend, config: RenderConfig) -> np.ndarray:
+    """The landmarks of a sample in its crop, uint8 RGB ``[49, 480, 720, 3]``.
+
+    Frames that only repeat the clip's last do so here too, and take no part in what ``relative`` learns of the face. Raises
+    ``ValueError`` if the sample was recorded for another backend.
+    """
+    meta = fields["meta.json"]
+    if meta["landmark_backend"] != backend.name:
+        raise ValueError(f"landmarks recorded for {meta['landmark_backend']}, the dataset's config says {backend.name}")
+    record = record_of(fields)
+    if config.mode == "self":
+        points = backend.own(record)
+    else:
+        frame = meta["reference_frame"]
+        points = backend.onto(record, record.frames(slice(frame, frame + 1)))
+    points_px = to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
+    drawn = draw_clip(points_px, HEIGHT, WIDTH, config.style)
+    return np.concatenate([drawn, np.repeat(drawn[-1:], FRAMES - len(drawn), axis=0)])
