@@ -72,7 +72,8 @@ def test_layers_come_along_without_what_could_not_be_encoded(source: Path, tmp_p
     assert contents(tmp_path / "new", "latents") == contents(source, "latents")
     rows = pq.read_table(layer_ledger_path(tmp_path / "new", "latents", 0)).to_pylist()
     assert [row["clip_id"] for row in rows] == KEPT[:4]
-    assert [row["error"] for row in rows] == ["CodecError" if key == FAILED else None for key in KEPT[:4]]
+    assert [row["error"] for row in rows] == [None, None, None, "CodecError"]  # clip 5
+    assert [row["shard_sample"] for row in rows] == [0, 1, 2, None]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -193,16 +194,17 @@ from shards import repack
 
 write, calls = repack.write_layer, iter(range(int(sys.argv[3])))
 repack.write_layer = lambda *arguments: os._exit(9) if next(calls, None) is None else write(*arguments)
-repack.repack(Path(sys.argv[1]), Path(sys.argv[2]), 4)
+repack.repack(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[4]))
 """
 
 
 def test_a_killed_repack_leaves_no_dataset_and_may_be_run_again(source: Path, tmp_path: Path) -> None:
     repack(source, tmp_path / "whole", 4)
-    for last in (1, 3, 4):  # two parts of two layers
-        command = [sys.executable, "-c", REPACK_AND_DIE, str(source), str(tmp_path / "new"), str(last)]
-        assert subprocess.run(command, check=False).returncode == (9 if last < 4 else 0)
-        assert (tmp_path / "new").exists() == (last == 4)
+    # Killed in the base, killed in the layer with more and smaller shards, then whole: two parts of two layers.
+    for calls, size, status in ((1, 4, 9), (9, 1, 9), (4, 4, 0)):
+        command = [sys.executable, "-c", REPACK_AND_DIE, str(source), str(tmp_path / "new"), str(calls), str(size)]
+        assert subprocess.run(command, check=False).returncode == status
+        assert (tmp_path / "new").exists() == (status == 0)
     assert files(tmp_path / "new") == files(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "whole"]
 

@@ -240,6 +240,14 @@ def test_a_fragment_with_a_row_too_few_is_found(copy: Path) -> None:
     assert "the manifest block has 3" in problem.message
 
 
+def test_a_fragment_that_states_other_rows_than_it_holds_is_found(copy: Path) -> None:
+    path = ledger_path(copy, 1)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"rows": "4"}), path)
+    list_fragments(copy)
+    (problem,) = verify(copy)
+    assert (problem.file, problem.message) == (LEDGER, "holds 3 rows, states 4")
+
+
 def test_shard_positions_that_do_not_count_up_are_found(copy: Path) -> None:
     path = ledger_path(copy, 1)
     table = pq.read_table(path)
