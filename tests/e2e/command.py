@@ -95,6 +95,17 @@ def wait_until(happens: Callable[[], bool], driver: psutil.Process, timeout_s: f
         time.sleep(0.0005)
 
 
+def runs_a_method(driver: psutil.Process, title: str) -> bool:
+    """Whether one of the driver's workers is at it now: Ray gives it as the title of the process."""
+    for process in driver.children(recursive=True):
+        try:
+            if any(title in part for part in process.cmdline()):
+                return True
+        except psutil.NoSuchProcess:
+            continue
+    return False
+
+
 def tree(dataset: Path) -> dict[str, str]:
     """sha256 of every file of a dataset by its path, but for what runs may differ in: what they cost."""
     return {

@@ -14,6 +14,7 @@ from tests.e2e.command import (
     curate_arguments,
     kill_all,
     kill_with_descendants,
+    runs_a_method,
     started,
     tree,
     wait_until,
@@ -22,23 +23,12 @@ from tests.e2e.command import (
 pytestmark = pytest.mark.e2e
 
 
-def _runs_a_method(driver: psutil.Process, title: str) -> bool:
-    """Whether one of the driver's workers is at it now: Ray gives it as the title of the process."""
-    for process in driver.children(recursive=True):
-        try:
-            if any(title in part for part in process.cmdline()):
-                return True
-        except psutil.NoSuchProcess:
-            continue
-    return False
-
-
 def _starts(dataset: Path, _: psutil.Process) -> bool:
     return (dataset / RECORD_NAME).exists()
 
 
 def _computes_flow(_: Path, driver: psutil.Process) -> bool:
-    return _runs_a_method(driver, "FlowStage.finish")
+    return runs_a_method(driver, "FlowStage.finish")
 
 
 def _writes_a_shard(dataset: Path, _: psutil.Process) -> bool:
