@@ -6,6 +6,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -15,7 +16,7 @@ import pytest
 from faceloom.errors import UserError
 from shards.cache import ShardCache
 from shards.dataset import DatasetRecord, index_path, tar_path
-from shards.index import DamageError, read_index
+from shards.index import DamageError, read_index, read_layer_file, write_index
 from shards.reader import ShardedDataset
 from tests.shards.conftest import build_dataset, clip_key, sample_values
 from tests.shards.layered import add_latents
@@ -265,6 +266,24 @@ def test_a_copy_damaged_under_an_open_reader_is_fetched_anew(
     os.truncate(copy, 0)
     np.testing.assert_array_equal(samples[1]["pose.npy"].numpy(), sample_values(clip_key(2))["pose.npy"])
     assert len(list(samples)) == 4
+
+
+def test_a_file_that_is_as_listed_but_at_odds_with_its_index_is_fetched_once_more_and_no_more(
+    origin: Origin, tmp_path: Path
+) -> None:
+    root = build_dataset(tmp_path / "dataset")
+    record = DatasetRecord.load(root)
+    index = read_index(index_path(root, 0))
+    wrong = tuple(replace(entry, crc32c=entry.crc32c ^ 1) for entry in index.entries)
+    write_index(index_path(root, 0), replace(index, entries=wrong))
+    shards = (read_layer_file(root, 0), *record.shards[1:])
+    record.model_copy(update={"shards": shards}).save(root)
+    origin.put_folder(root)
+    samples = ShardedDataset(origin.url, ["pose.npy"], cache=ShardCache(tmp_path / "cache", 1 << 30))
+    for i in (0, 1, 0):
+        with pytest.raises(DamageError, match=r"part-00000\.base\.tar: .* its crc32c differs from the index"):
+            samples[i]
+    assert origin.fetched.count("part-00000.base.tar") == 2
 
 
 def test_damage_at_the_origin_is_found_without_fetching_for_ever(
