@@ -1,5 +1,6 @@
 """One sample becomes latents of its own decoded pictures, or one failure that says what broke."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from faceloom.errors import UserError
 from faceloom.models import model_path
 from landmarks.record import LandmarkRecord
-from shards.dataset import DatasetRecord, tar_path
+from shards.dataset import DatasetRecord, index_path, tar_path
+from shards.index import read_index, write_index
 from shards.schema import FRAMES, HEIGHT, WIDTH, decode_field
 from shards.video import decode_video
 from tests.training.datasets import OWN_FRAMES, REFERENCE_FRAME, clip, sample_of, write_base
@@ -163,9 +165,9 @@ def test_a_sample_recorded_for_another_backend_is_refused(sample: dict[str, Any]
         render_landmarks(sample, StillBackend(), RenderConfig())
 
 
-def test_a_damaged_index_stops_the_run_and_is_named(base: Path) -> None:
-    index = base / "shards/part-00000.base.parquet"
-    index.write_bytes(index.read_bytes()[:-1] + b"x")
+def test_an_index_that_the_dataset_does_not_list_stops_the_run_and_is_named(base: Path) -> None:
+    index = index_path(base, 0)
+    write_index(index, replace(read_index(index), entries=read_index(index).entries[::-1]))
     with pytest.raises(UserError, match=r"part-00000\.base\.parquet.*faceloom verify"):
         samples_of(prepare(EncodeConfig(), base))
 
