@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from faceloom.errors import UserError
+from faceloom.fingerprint import fingerprint
 from shards.dataset import DatasetRecord, LayerFile, part_name
 from shards.record import SealedRecord
 from shards.storage import make_folder, write_atomic
@@ -47,6 +48,11 @@ class LayerRecord(SealedRecord):
     shards: tuple[LayerFile, ...] = ()
     ledger: tuple[str, ...] = ()
     """The sha256 of each part's ledger fragment, by part; empty until the run is complete."""
+
+    @property
+    def run(self) -> str:
+        """What made the layer and of which base: the ``run`` in the metadata of its ledger fragments."""
+        return fingerprint(layer=self.fingerprint, base=self.base)
 
     def save(self, root: Path) -> None:
         """Write the record atomically."""

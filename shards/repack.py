@@ -101,14 +101,17 @@ class _Layer:
     def _files(self) -> dict[int, LayerFile]:
         return {file.part: file for file in self.record.shards if file.layer == self.name}
 
-    def write_part(self, out: Path, part: int, numbers: npt.NDArray[np.int64]) -> tuple[LayerFile, str]:
-        """Write the rows ``numbers`` as one part of ``out``: tar, index, ledger fragment, of which the sha256 is returned."""
+    def write_part(self, out: Path, part: int, numbers: npt.NDArray[np.int64], run: str) -> tuple[LayerFile, str]:
+        """Write the rows ``numbers`` as one part of ``out``: tar, index, ledger fragment, of which the sha256 is returned.
+
+        ``run`` says in the fragment what made the layer.
+        """
         rows = self.rows.take(pa.array(numbers))
         done = pc.equal(rows["outcome"], self.done).to_numpy()
         positions = pa.array(np.cumsum(done) - 1, pa.int32(), mask=~done)
         column = rows.schema.get_field_index("shard_sample")
         rows = rows.set_column(column, rows.schema.field(column), positions)
-        rows = rows.replace_schema_metadata({**rows.schema.metadata, b"rows": str(len(rows)).encode()})
+        rows = rows.replace_schema_metadata({"rows": str(len(rows)), "run": run})
         file = write_layer(out, part, self.name, self._samples(numbers[done]))
         path = ledger_path(out, part) if self.name == BASE_LAYER else layer_ledger_path(out, self.name, part)
         make_folder(path.parent)
@@ -203,8 +206,8 @@ def _write(
 ) -> None:
     """Write all of the new dataset; ``dataset.json`` last."""
 
-    def write_parts(layer: _Layer) -> dict[str, Any]:
-        written = [layer.write_part(out, part, numbers) for part, numbers in enumerate(parts)]
+    def write_parts(layer: _Layer, run: str) -> dict[str, Any]:
+        written = [layer.write_part(out, part, numbers, run) for part, numbers in enumerate(parts)]
         return {"shards": tuple(file for file, _ in written), "ledger": tuple(sha256 for _, sha256 in written)}
 
     make_folder(out)
@@ -218,9 +221,11 @@ def _write(
         "licences": _licences(record, base, parts),
         "manifest": manifest,
     }
-    repacked = record.model_copy(update=update | write_parts(base))
+    repacked = record.model_copy(update=update | write_parts(base, record.config_fingerprint))
     for layer in layers:
-        layer.record.model_copy(update={"base": repacked.checksum} | write_parts(layer)).save(out)
+        assert isinstance(layer.record, LayerRecord)
+        of_new_base = layer.record.model_copy(update={"base": repacked.checksum})
+        of_new_base.model_copy(update=write_parts(layer, of_new_base.run)).save(out)
     repacked.save(out)
 
 

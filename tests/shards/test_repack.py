@@ -131,6 +131,18 @@ def test_the_record_says_where_it_came_from_and_how(source: Path, tmp_path: Path
     assert layers[0].fingerprint == layers[1].fingerprint
 
 
+def test_the_ledgers_are_those_of_finished_runs_on_the_new_dataset(source: Path, tmp_path: Path) -> None:
+    repack(source, tmp_path / "new", 4)
+    record = DatasetRecord.load(tmp_path / "new")
+    layer = LayerRecord.load(tmp_path / "new", "latents", record)
+    runs = [
+        pq.read_schema(path).metadata[b"run"].decode()
+        for path in (ledger_path(tmp_path / "new", 1), layer_ledger_path(tmp_path / "new", "latents", 1))
+    ]
+    assert runs == [record.config_fingerprint, layer.run]
+    assert layer.run != LayerRecord.load(source, "latents", DatasetRecord.load(source)).run
+
+
 def test_a_layer_that_is_not_complete_is_left_out(source: Path, tmp_path: Path) -> None:
     root = add_latents(Path(shutil.copytree(source, tmp_path / "copy")), "latents-half")
     LayerRecord.load(root, "latents-half", DatasetRecord.load(root)).model_copy(update={"complete": False}).save(root)
