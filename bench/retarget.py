@@ -80,6 +80,7 @@ def read_subjects(videos: list[Path], canonical: CanonicalFace) -> Iterator[Subj
                 yield frame
 
         record = interpolate_missing(extract(frames(), landmarker, canonical))
+        record = record.frames(np.flatnonzero(np.isfinite(record.points).all(axis=(1, 2))))
         points = np.array([[(p.x, p.y, p.z) for p in face] for face, _ in results], np.float32).reshape(-1, 478, 3)
         yield Subject(video.stem, record, points, np.array([pose for _, pose in results]).reshape(-1, 4, 4))
 
@@ -87,19 +88,20 @@ def read_subjects(videos: list[Path], canonical: CanonicalFace) -> Iterator[Subj
 def print_geometry(subjects: list[Subject], backend: MediaPipeBackend, canonical: CanonicalFace) -> None:
     """The first table: one row a video."""
     print(f"{len(subjects)} videos at {FPS} fps")
-    print("video            frames   pose   reproj.px  stored px   own first frame: all %  shape %  worst frame %")
+    print("video            frames  matrices   pose   reproj.px  stored px   own first frame: all %  shape %  worst %")
     for subject in subjects:
         record = subject.record
         w, h = record.width, record.height
         ours = metric_landmarks(subject.mediapipe_points, w, h, canonical)
-        pose_error = np.abs(ours.pose - subject.mediapipe_pose).max(initial=0)
+        pose_error = np.abs(ours.pose - subject.mediapipe_pose).max(initial=-np.inf)
         back = reproject(ours.points, ours.pose, w, h) - subject.mediapipe_points[..., :2] * [w, h]
         window = (0, 0, w, h)
         exact = to_crop(record.points, (w, h), window, (WIDTH, HEIGHT))
         stored = to_crop(dequantise(quantise(record.points)), (w, h), window, (WIDTH, HEIGHT))
         whole, shape = self_error(record, backend)
         print(
-            f"{subject.name:<16} {len(record):6d} {pose_error:8.1e} {np.abs(back).max(initial=0):9.1e} "
+            f"{subject.name:<16} {len(record):6d} {len(ours.pose):9d} {pose_error:8.1e} "
+            f"{np.abs(back).max(initial=-np.inf):9.1e} "
             f"{np.abs(stored - exact).max():9.3f}  {100 * whole.mean():22.1f} {100 * shape.mean():8.2f} "
             f"{100 * shape.max():9.2f}"
         )
@@ -131,11 +133,11 @@ def print_pairs(subjects: list[Subject], backend: MediaPipeBackend, canonical: C
         for column, value in pair_figures(driver.record, other.record.frames(slice(0, 1)), backend, canonical).items():
             columns.setdefault(column, []).append(value)
     print(f"\n{len(names)} ordered pairs")
-    print(f"{'':<46}{'min':>9}{'median':>9}{'max':>9}   worst")
+    print(f"{'':<50}{'min':>9}{'median':>9}{'max':>9}   worst")
     for column, values in columns.items():
         worst = int(np.argmin(values) if "correlation" in column else np.argmax(values))
         print(
-            f"{column:<46}{min(values):9.4f}{statistics.median(values):9.4f}{max(values):9.4f}   "
+            f"{column:<50}{min(values):9.4f}{statistics.median(values):9.4f}{max(values):9.4f}   "
             f"{names[worst]} {values[worst]:.4f}"
         )
 
@@ -161,7 +163,9 @@ def pair_figures(
         "identity: mean distance of all points": abs(mean_distance(shape) / mean_distance(face.points) - 1),
         "all distances, mean deviation": deviation(shape, face.points[0], every),
         "  the driver's own, undriven ": deviation(motion.points, face.points[0], every),
-        "lip gap, correlation with the driver's": correlation(lip_gap_cm(shape), lip_gap_cm(motion.points)),
+        "lip gap as drawn, correlation with the driver's": correlation(
+            drawn_gap(shown, w, h), lip_gap_cm(motion.points)
+        ),
         "points outside that the pose does not put there": float((outside & ~excused).sum()),
         "pupil outside its eye, share of frames": pupils_outside(shape),
         "  in the driver's own eyes": pupils_outside(motion.points),
@@ -182,6 +186,11 @@ def mean_distance(faces: np.ndarray) -> float:
     """Mean distance between the mesh points of ``faces[T, 478, 3]``, over pairs and frames."""
     upper = np.triu_indices(468, 1)
     return float(np.mean([np.linalg.norm(f[upper[0]] - f[upper[1]], axis=1).mean() for f in faces[:, :468]]))
+
+
+def drawn_gap(shown: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Distance of the inner lips in the picture, px; the turning of the head is in it."""
+    return np.linalg.norm((shown[:, 13] - shown[:, 14]) * [width, height], axis=1)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

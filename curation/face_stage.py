@@ -7,6 +7,7 @@ clip's cost, unless all statistics are asked for.
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from curation.stages import StageClock
 from curation.track import Track, follow
 from curation.video import FrameReader, Probe, SpanError, analysis_fps, in_span, probe, sample_indices
 from curation.window import candidate_windows, pad_to_window
+from faceloom.models import user_path
 from landmarks.geometry import CanonicalFace, read_geometry
 from landmarks.landmarker import landmark_box
 from landmarks.record import LandmarkRecord, interpolate_missing, quantise
@@ -57,9 +59,9 @@ class FaceTools:
         """Open the FaceLandmarker bundle and, where the config names it, SMIRK."""
         smirk = None
         if config.landmarks.backend == "smirk":
-            from landmarks.smirk_backend import load_smirk
+            from landmarks.smirk_encoder import SmirkEncoder
 
-            smirk = load_smirk("landmarks.backend").encoder
+            smirk = SmirkEncoder(user_path("smirk-encoder", "landmarks.backend"))
         return cls(FaceFinder(task_file, config.census), read_geometry(task_file), smirk)
 
 
@@ -165,8 +167,8 @@ def examine(
 
     with clock.stage("crop"):
         shown = pad_to_window(np.arange(best.start, best.stop))
-        record = best.record.frames(shown - best.start)
-        frames, record = _shown(reader.frames(sampling.indices[shown]), record, best.crop, tools)
+        source = reader.frames(sampling.indices[shown])
+        frames, record = _shown(source, best.record, shown - best.start, best.crop, tools)
         findings.decoder = reader.decoder
     with clock.stage("encode"):
         findings.draft = _draft(clip, probed, sampling, best, shown, frames, record, config)
@@ -296,21 +298,26 @@ def _best(candidates: list[Candidate], statistics: Mapping[str, float], config: 
 
 
 def _shown(
-    source: Iterable[np.ndarray], record: LandmarkRecord, crop: CropWindow, tools: FaceTools
+    source: Iterable[np.ndarray], record: LandmarkRecord, at: np.ndarray, crop: CropWindow, tools: FaceTools
 ) -> tuple[np.ndarray, LandmarkRecord]:
-    """The frames of the sample, and its record with SMIRK's part; from one reading of the ``source`` frames."""
-    frames: list[np.ndarray] = []
+    """The frames of the sample, and its record with SMIRK's part; from one reading of the ``source`` frames.
 
-    def passing() -> Iterator[np.ndarray]:
+    ``record`` is of the window, ``at`` says which of its frames the ``source`` shows: all, and the last again as padding,
+    which plays no part in what SMIRK makes of the clip.
+    """
+    rendered: list[np.ndarray] = []
+
+    def rendering() -> Iterator[np.ndarray]:
         for frame in source:
-            frames.append(render_window(frame, crop))
+            rendered.append(render_window(frame, crop))
             yield frame
 
-    if tools.smirk is None:
-        deque(passing(), maxlen=0)
-    else:
-        record = replace(record, smirk=tools.smirk.encode(passing(), record.points, record.found))
-    return np.stack(frames), record
+    frames = rendering()
+    if tools.smirk is not None:
+        motion = tools.smirk.encode(islice(frames, len(record)), record.points, record.found)
+        record = replace(record, smirk=motion)
+    deque(frames, maxlen=0)
+    return np.stack(rendered), record.frames(at)
 
 
 def _draft(

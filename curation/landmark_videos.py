@@ -65,7 +65,9 @@ def render_clip(
     else:
         target, frame = _reference(dataset, sample, mode, reference)
         window = target["meta.json"]
-        points = backend.onto(record, record_of(target).frames(slice(frame, frame + 1)))
+        # Of the same clip: the record at hand, which may be smoothed, and so must its reference be.
+        face = record if target is sample else record_of(target)
+        points = backend.onto(record, face.frames(slice(frame, frame + 1)))
         points_px = to_crop(points, window["source_wh"], window["crop_xywh"], (WIDTH, HEIGHT))
         pictures = [decode_video(target["video.mp4"])[frame]]
     panels = (

@@ -19,6 +19,7 @@ from faceloom.errors import UserError
 from landmarks.angles import Floats
 from landmarks.geometry import MESH_POINTS
 from landmarks.smirk_motion import SHAPE
+from landmarks.topology import EYES
 
 VERTICES = 5023
 TRIANGLES = 9976
@@ -118,7 +119,7 @@ def read_flame(model: Path, embedding: Path, left_eyelid: Path, right_eyelid: Pa
     ``model`` is ``generic_model.pkl`` as released, or an npz with its keys. ``embedding`` is SMIRK's
     ``mediapipe_landmark_embedding.npz``, which places 105 of MediaPipe's landmarks on triangles of FLAME; the eyelids are
     its ``l_eyelid.npy`` and ``r_eyelid.npy``, [5023, 3]. Raises :class:`UserError` naming the file, and the key in it
-    that is missing or has a wrong shape, or whatever a pickle wants that this one has no need of.
+    that is missing or has wrong content, or whatever a pickle wants that this one has no need of.
     """
     read_model = _read_npz if zipfile.is_zipfile(model) else _read_pickle
     arrays = _checked(model, read_model(model, _MODEL_SHAPES), _MODEL_SHAPES)
@@ -126,6 +127,12 @@ def read_flame(model: Path, embedding: Path, left_eyelid: Path, right_eyelid: Pa
     triangles = _indices(model, "f", arrays["f"], VERTICES)
     on_triangle = _indices(embedding, "lmk_face_idx", places["lmk_face_idx"], TRIANGLES)
     numbers = _indices(embedding, "landmark_indices", places["landmark_indices"], MESH_POINTS)
+    missing = sorted({point for eye in EYES for point in eye.contour} - set(numbers.tolist()))
+    if missing or len(set(numbers.tolist())) != LANDMARKS:
+        raise UserError(
+            f"{embedding}: landmark_indices must name {LANDMARKS} different landmarks, those around the eyes among them "
+            f"(missing: {missing}); supply the file as it was released"
+        )
     used, corners = np.unique(triangles[on_triangle], return_inverse=True)
 
     basis = arrays["shapedirs"][..., : SHAPE + EXPRESSIONS]
@@ -194,8 +201,10 @@ def _parents(path: Path, tree: NDArray[np.number]) -> tuple[int, ...]:
 def _read_eyelid(path: Path) -> NDArray[np.number]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy lets through whatever zipfile, zlib and its header's parser raise
         raise UserError(f"{path} is no npy file ({error}); supply the file as it was released") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} is no npy file but an archive of them; supply the file as it was released")
     return _checked(path, {"the array": array}, {"the array": (VERTICES, 3)})["the array"]
 
 
@@ -203,7 +212,7 @@ def _read_npz(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return {key: content[key] for key in keys if key in content}
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # as for the eyelids
         raise UserError(
             f"{path} is no npz file of plain arrays ({error}); supply the file as it was released"
         ) from error

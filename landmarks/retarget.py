@@ -7,6 +7,8 @@ expression; taking it instead of a neutral face keeps a smiling portrait from sm
 cross or never meet, so openings are carried over as openings: closed is closed on any face.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,7 @@ from landmarks.angles import Floats
 from landmarks.topology import EYES, LIPS, MOUTH_CORNERS, Eye
 
 _SHUT = 0.5  # a blink above this hides how far the eye opens
-_MAX_LID_SCALE = 2.0  # where the driver's matching eye is nearly shut, a ratio of openings says little
+_MAX_EYE_SCALE = 2.0  # where the driver's matching eye is nearly shut, a ratio of openings says little
 
 
 def transfer_expression(
@@ -119,8 +121,13 @@ def _eye_scale(eye: Eye, matched: Floats, reference: Floats, shut: bool) -> tupl
         return size, size * np.eye(2)
     source, target = matched[list(eye.contour), :2], reference[list(eye.contour), :2]
     affine = np.linalg.lstsq(source - source.mean(axis=0), target - target.mean(axis=0), rcond=None)[0]
+    U, gains, Vt = np.linalg.svd(affine)
     size = _openings(reference, eye.lids) / _openings(matched, eye.lids)
-    return float(np.clip(size, 1 / _MAX_LID_SCALE, _MAX_LID_SCALE)), affine
+    return float(_bounded(size)), np.asarray(U * _bounded(gains) @ Vt)
+
+
+def _bounded(scale: Any) -> Any:
+    return np.clip(scale, 1 / _MAX_EYE_SCALE, _MAX_EYE_SCALE)
 
 
 def _openings(face: Floats, pairs: tuple[tuple[int, int], ...]) -> float:

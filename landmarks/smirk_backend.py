@@ -29,16 +29,12 @@ _HEAD = ("flame", "smirk-landmarks", "smirk-left-eyelid", "smirk-right-eyelid")
 class SmirkBackend:
     """Landmarks of the FLAME head: 105 points of the face mesh, and the pupils 468 and 473. The others are NaN.
 
-    A frame counts as without a face where the record's own landmarks are NaN. Raises ``ValueError`` if ``flame`` lacks a
-    point of an eye, without which pupils have no place.
+    A frame counts as without a face where the record's own landmarks are NaN.
     """
 
     name = "smirk"
 
     def __init__(self, flame: FlameModel) -> None:
-        missing = sorted({point for eye in EYES for point in eye.contour} - set(flame.numbers.tolist()))
-        if missing:
-            raise ValueError(f"the landmark embedding of FLAME lacks MediaPipe's eye points {missing}")
         self._flame = flame
 
     def own(self, record: LandmarkRecord) -> NDArray[np.float32]:
@@ -53,11 +49,11 @@ class SmirkBackend:
     def onto(self, driving: LandmarkRecord, reference: LandmarkRecord) -> NDArray[np.float32]:
         """The motion of ``driving`` on the face of ``reference``; see :class:`landmarks.backend.Backend`.
 
-        Raises ``ValueError`` if either record was not made by SMIRK, or if ``reference`` has not one frame.
+        Raises ``ValueError`` if either record was not made by SMIRK, or if ``reference`` is not one frame with a face.
         """
         motion, still = _motion_of(driving), _motion_of(reference)
-        if len(reference) != 1:
-            raise ValueError(f"the reference must be one frame, not {len(reference)}")
+        if len(reference) != 1 or not np.isfinite(reference.points).all():
+            raise ValueError(f"the reference must be one frame with a face; it has {len(reference)} frames")
         R, R_ref = rotation_matrices(motion.parameters[:, POSE]), rotation_matrices(still.parameters[0, POSE])
         return self._place(driving, R_ref @ R[0].T @ R, still, reference.width, reference.height)
 

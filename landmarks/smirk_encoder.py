@@ -43,19 +43,26 @@ class SmirkEncoder:
         """
         if not found.any():
             raise ValueError("no frame has a face; SMIRK needs one at least")
-        crops, pictures = [], []
+        crops: list[NDArray[np.float64]] = []
+        pictures: list[NDArray[np.uint8]] = []
+        parameters, shapes = [], []
+
+        def regress() -> None:
+            batch = torch.from_numpy(np.stack(pictures)).to(self._device)
+            pictures.clear()
+            of_frames, shape = self._network(batch.permute(0, 3, 1, 2).float() / 255)
+            parameters.append(of_frames.cpu().numpy())
+            shapes.append(shape.cpu().numpy())
+
         for frame, face, has_face in zip(frames, points, found, strict=True):
             if has_face:
                 height, width = frame.shape[:2]
                 crops.append(face_crop(face[:, :2] * [width, height]))
                 pictures.append(cut(frame, crops[-1]))
-
-        parameters, shapes = [], []
-        for start in range(0, len(pictures), _BATCH):
-            batch = torch.from_numpy(np.stack(pictures[start : start + _BATCH])).to(self._device)
-            of_frames, shape = self._network(batch.permute(0, 3, 1, 2).float() / 255)
-            parameters.append(of_frames.cpu().numpy())
-            shapes.append(shape.cpu().numpy())
+            if len(pictures) == _BATCH:
+                regress()
+        if pictures:
+            regress()
         return SmirkMotion(
             parameters=_spread(np.concatenate(parameters), found),
             shape=np.median(np.concatenate(shapes), axis=0),

@@ -224,6 +224,23 @@ def test_an_embedding_that_does_not_fit_is_named_with_its_key(tmp_path, files: F
         read_flame(files[0], tmp_path / "places.npz", *files[2:])
 
 
+@pytest.mark.parametrize("other", [8, 46], ids=["without an eye point", "a landmark twice"])
+def test_an_embedding_of_other_landmarks_is_named(tmp_path, files: Files, other):
+    places = dict(np.load(files[1]))
+    numbers = places["landmark_indices"]
+    places["landmark_indices"] = np.where(numbers == 33, other, numbers)
+    np.savez(tmp_path / "places.npz", **places)
+    with pytest.raises(UserError, match=r"places\.npz: landmark_indices .*\[33\]"):
+        read_flame(files[0], tmp_path / "places.npz", *files[2:])
+
+
+def test_an_archive_in_place_of_an_eyelid_is_named(tmp_path, files: Files):
+    with (tmp_path / "lid.npy").open("wb") as file:
+        np.savez(file, lid=np.zeros((5023, 3)))
+    with pytest.raises(UserError, match=r"lid\.npy is no npy file but an archive"):
+        read_flame(*files[:3], tmp_path / "lid.npy")
+
+
 def test_an_eyelid_of_another_mesh_is_named(tmp_path, files: Files):
     np.save(tmp_path / "lid.npy", np.zeros((100, 3)))
     with pytest.raises(UserError, match=r"lid\.npy: .*\[5023, 3\]"):

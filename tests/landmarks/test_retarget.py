@@ -8,6 +8,7 @@ from landmarks.geometry import metric_landmarks, read_geometry, reproject
 from landmarks.mediapipe_backend import MediaPipeBackend
 from landmarks.record import LandmarkRecord
 from landmarks.retarget import apparent_rotation, matching_face, ray_rotation, transfer_expression
+from landmarks.topology import RIGHT_EYE
 from tests.landmarks.conftest import Detections
 from tests.landmarks.synthetic import CANONICAL, HEAD, photograph
 
@@ -99,6 +100,22 @@ def test_a_portrait_with_shut_eyes_opens_them_with_the_driver() -> None:
 
 def _matched(driving: np.ndarray, shapes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return matching_face(driving, shapes, wanted)[[33, 133]]
+
+
+def test_a_driver_who_squints_does_not_throw_the_others_pupils_out_of_their_eyes() -> None:
+    right = list(RIGHT_EYE.contour)
+    around = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+
+    def with_eye(half_height: float) -> np.ndarray:
+        head = HEAD.copy()
+        head[right] = np.add([-3, 3, 5], np.stack([1.5 * np.cos(around), half_height * np.sin(around), 0 * around], 1))
+        head[468] = [-3, 3 + 0.1, 5]
+        return head
+
+    for half_height in (0.2, 0.1, 0.05):
+        driving = np.repeat(with_eye(half_height)[None], 3, axis=0)
+        moved = transfer_expression(driving, np.zeros((3, 52)), with_eye(0.5), np.zeros(52))
+        assert abs(moved[0, 468, 1] - moved[0, right, 1].mean()) <= 0.2 + 1e-9
 
 
 def test_the_iris_keeps_its_place_in_an_eye_of_another_size() -> None:

@@ -185,13 +185,15 @@ def test_a_record_that_mediapipe_made_is_refused(backend: SmirkBackend):
 
 
 def test_a_reference_of_several_frames_is_refused(backend: SmirkBackend):
-    with pytest.raises(ValueError, match="one frame, not 2"):
+    with pytest.raises(ValueError, match="one frame with a face"):
         backend.onto(record(3, seed=1), record(2, seed=2))
 
 
-def test_an_embedding_without_the_eyes_is_refused(flame: FlameModel):
-    with pytest.raises(ValueError, match=r"eye points \[33\]"):
-        SmirkBackend(replace(flame, numbers=np.where(flame.numbers == 33, 8, flame.numbers)))
+def test_a_reference_without_a_face_is_refused(backend: SmirkBackend):
+    driving, reference = record(2, seed=3), record(1, seed=4)
+    faceless = replace(reference, points=np.full_like(reference.points, np.nan), found=np.array([False]))
+    with pytest.raises(ValueError, match="one frame with a face"):
+        backend.onto(driving, faceless)
 
 
 def test_the_backend_alone_is_loaded_from_the_users_files_without_the_checkpoint(tmp_path, monkeypatch):
