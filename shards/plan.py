@@ -89,7 +89,10 @@ class Plan:
     @property
     def digest(self) -> str:
         """Identifies everything but the seed that the order depends on: the datasets, their weights, the algorithm. Hex."""
-        parts = [[shape.digest, shape.shard_sizes, shape.weight] for shape in self.datasets]
+        parts = [
+            [shape.digest, [int(size) for size in shape.shard_sizes], quota]
+            for shape, quota in zip(self.datasets, self._quotas, strict=True)
+        ]
         text = json.dumps([_VERSION, WINDOW_SHARDS, PERIOD, parts])
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -31,7 +31,12 @@ def check_latents(latents: np.ndarray) -> None:
 
 
 def bfloat16_bits(values: np.ndarray) -> np.ndarray:
-    """The bits, uint16, of the bfloat16 numbers nearest to finite float32 ``values``; ties go to the even one."""
+    """The bits, uint16, of the bfloat16 numbers nearest to float32 ``values``; ties go to the even one.
+
+    Raises ``ValueError`` for NaN or infinity, whose bits rounding could turn into a number.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("the latents hold a value that is not finite")
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     to_even = (bits >> 16) & 1
     return ((bits + np.uint32(0x7FFF) + to_even) >> 16).astype(np.uint16)

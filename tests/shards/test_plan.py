@@ -5,6 +5,7 @@ import json
 import pickle
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -218,6 +219,13 @@ def test_replacements_come_from_all_over_the_dataset() -> None:
 def test_replacements_depend_on_the_seed() -> None:
     found = [[Plan([BASE], seed).replacement(position, 1).sample for position in range(50)] for seed in (0, 1)]
     assert agreement(*found) < 0.1
+
+
+def test_weights_that_mean_the_same_order_have_the_same_digest() -> None:
+    other = DatasetShape("x", (3,))
+    mixes = [[replace(BASE, weight=a), replace(other, weight=a)] for a in (1, 1.0, 2.0)]
+    assert len({Plan(mix, 0).digest for mix in mixes}) == 1
+    assert Plan([BASE], 0).digest == Plan([replace(BASE, weight=5)], 0).digest
 
 
 def test_the_digest_covers_everything_but_the_seed() -> None:

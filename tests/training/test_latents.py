@@ -39,3 +39,11 @@ def test_numbers_that_are_not_latents_are_refused():
         check_latents(np.zeros((16, 1, 2, 2), np.uint16))
     with pytest.raises(ValueError, match="expected latents float32"):
         check_latents(np.zeros((32, 1, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800000])
+def test_what_is_not_finite_is_refused_whatever_its_bits(bits: int) -> None:
+    values = np.array([1.0, 0.0], np.float32)
+    values.view(np.uint32)[1] = bits
+    with pytest.raises(ValueError, match="not finite"):
+        bfloat16_bits(values)
