@@ -72,6 +72,10 @@ def test_a_file_is_fetched_once(origin: Origin, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [sha256]
 
 
+def test_an_empty_file_stays_empty(origin: Origin, tmp_path: Path) -> None:
+    assert content(ShardCache(tmp_path / "cache", 1 << 20).open(*origin.put("a.tar", b""))) == b""
+
+
 def test_a_file_that_changed_at_its_origin_is_not_taken_for_the_old_one(origin: Origin, tmp_path: Path) -> None:
     cache = ShardCache(tmp_path / "cache", 1 << 20)
     url, old = origin.put("a.tar", b"old")

@@ -217,6 +217,8 @@ def test_the_digest_is_that_of_the_layers_read(layered: Path, tmp_path: Path) ->
     assert digest != ShardedDataset(layered, ["latents-other/video_moments.safetensors"]).digest
     twin = add_latents(build_dataset(tmp_path / "twin"))
     assert digest == ShardedDataset(twin, [MOMENTS]).digest
+    other = build_dataset(tmp_path / "other", clips=7)
+    assert ShardedDataset(other, ["pose.npy"]).digest != ShardedDataset(layered, ["pose.npy"]).digest
 
 
 def test_open_files_are_bounded_and_closed_with_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
