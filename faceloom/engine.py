@@ -163,13 +163,17 @@ class _Pool(Generic[ItemT, ResultT]):
             self._failures_in_row = 0
             self.idle.append(actor)
             return
+        self.count_failure(verdict.suspicion)
+        self.replace(actor, None)
+
+    def count_failure(self, suspicion: str) -> None:
+        """Another item failed in a way that may not be its own. Raises :class:`UserError` when too many did in a row."""
         self._failures_in_row += 1
         if self._failures_in_row >= _DOOMED:
             raise UserError(
-                f"the last {_DOOMED} clips all failed in {verdict.suspicion}; that is hardly their fault: mend it, "
+                f"the last {_DOOMED} clips all failed in {suspicion}; that is hardly their fault: mend it, "
                 "delete the ledger fragments that hold these failures, and run the same command again"
             )
-        self.replace(actor, None)
 
     def replace(self, actor: Any, job: _Job[ItemT, ResultT] | None) -> None:
         """Start another actor in the place of this one; it will work on ``job`` first."""
@@ -326,6 +330,7 @@ class Engine(Generic[ItemT, ResultT]):
         if job.tries < _TRIES:
             pool.replace(actor, job)
         else:
+            pool.count_failure(f"{name} ({_reason(error)})")
             pool.replace(actor, None)
             self._decide(job, self._procedure.given_up(job.item, job.result, name, job.tries), None)
 
@@ -390,7 +395,10 @@ def _lost_object(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """The line of a Ray error that says what happened."""
+    """What of a Ray error says what happened."""
     cause = error.cause if isinstance(error, RayTaskError) and error.cause else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    told = [number for number, line in enumerate(lines) if "UserError: " in line]
+    if told:  # its remedy may take several lines
+        return "\n".join(lines[told[-1] :]).partition("UserError: ")[2]
     return lines[-1] if lines else type(cause).__name__

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 8 << 20
 _ATTEMPTS = 2
+_COPY = re.compile(r"[0-9a-f]{64}(\.part)?")
 _PART = ".part"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -131,7 +133,7 @@ class ShardCache:
     def _make_room(self) -> None:
         """Evict copies, the least recently opened first, until the rest fits or only files in use are left."""
         files = []
-        for path in self.folder.iterdir():
+        for path in filter(_is_ours, self.folder.iterdir()):
             with contextlib.suppress(FileNotFoundError):  # evicted or renamed by another process
                 status = path.stat()
                 files.append((status.st_mtime_ns, status.st_size, path))
@@ -152,6 +154,11 @@ class ShardCache:
 
     def __getstate__(self) -> dict[str, object]:
         return {"folder": self.folder, "max_bytes": self.max_bytes, "_warned": False}
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file of the folder is the cache's own: whoever keeps other files there keeps them."""
+    return _COPY.fullmatch(path.name) is not None
 
 
 def _evict(path: Path) -> bool:

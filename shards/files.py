@@ -35,14 +35,15 @@ class DatasetFiles:
         return f"{self.root.rstrip('/')}/{file}"
 
     def open(self, file: str, sha256: str) -> int:
-        """A descriptor of ``file``, the caller's to close. Raises :class:`DamageError` if it cannot be had."""
+        """A descriptor of ``file``, the caller's to close. Raises :class:`DamageError` if it is not there, and OSError
+        as the system does if the machine will not give it: no descriptor left, no permission.
+        """
         if self.cache is not None:
             return self.cache.open(self.name(file), sha256)
         try:
             return os.open(self.name(file), os.O_RDONLY)
-        except OSError as error:
-            reason = "missing" if isinstance(error, FileNotFoundError) else error.strerror
-            raise DamageError(f"{self.name(file)}: {reason}") from error
+        except FileNotFoundError as error:
+            raise DamageError(f"{self.name(file)}: missing") from error
 
     def read_index(self, layer: LayerFile) -> bytes:
         """The index of a tar, which must be the one that the record lists; :class:`DamageError` if it is not."""

@@ -1,7 +1,6 @@
 """The index of a layer: where every field of every sample lies in the tar, so that it can be read without the rest."""
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,11 +144,12 @@ def read_field(tar: Path, entry: Entry) -> bytes:
 
     Raises :class:`DamageError` naming tar and member if they are cut short or altered.
     """
-    descriptor = os.open(tar, os.O_RDONLY)
     try:
-        data = os.pread(descriptor, entry.nbytes, entry.offset)
-    finally:
-        os.close(descriptor)
+        with tar.open("rb") as stream:
+            stream.seek(entry.offset)
+            data = stream.read(entry.nbytes)
+    except FileNotFoundError:
+        raise DamageError(f"{tar}: missing; {entry.member} cannot be read") from None
     if len(data) != entry.nbytes:
         raise DamageError(f"{tar}: {entry.member} is cut short: {len(data)} of {entry.nbytes} bytes")
     if google_crc32c.value(data) != entry.crc32c:

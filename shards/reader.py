@@ -42,6 +42,8 @@ OPEN_SHARDS = 64
 """How many shards a dataset keeps open: two windows of a plan, and room beyond them."""
 
 _OPENING_LOCKS = 16
+_AFTER_FORK = threading.Lock()
+os.register_at_fork(after_in_child=_AFTER_FORK._at_fork_reinit)  # type: ignore[attr-defined]
 _NAMED = 20
 _TORCH_DTYPES = {name: getattr(torch, name) for name in ("uint16", "float16", "bfloat16", "float32")}
 
@@ -199,7 +201,9 @@ class ShardedDataset:
     def _shard(self, number: int) -> "_OpenShard":
         """The shard, opened if it is not. One that proves damaged is remembered, and raises the same error for good."""
         if os.getpid() != self._process:
-            self._forget_files()  # after a fork: the parent's threads, which may hold the locks, are not in this process
+            with _AFTER_FORK:  # the parent's threads, which may hold the other locks, are not in this process
+                if os.getpid() != self._process:
+                    self._forget_files()
         with self._lock:
             if number in self._damaged:
                 raise DamageError(self._damaged[number])
@@ -278,12 +282,13 @@ class ShardedDataset:
 
     def _forget_files(self) -> None:
         """Begin with no file open. The descriptors of a shard are closed once nobody reads it any more."""
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._opening = [threading.Lock() for _ in range(_OPENING_LOCKS)]
         self._shards: OrderedDict[int, _OpenShard] = OrderedDict()
         self._damaged: dict[int, str] = {}
         self._refetched: set[str] = set()
+        # Last: from here on other threads take the locks above for this process's own.
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in ("_names", "_join", "_ends", "arrays", "sample_nbytes")}

@@ -76,6 +76,8 @@ def repack(
             raise
     except DamageError as error:
         raise UserError(f"{error}; see what else is damaged with: faceloom verify {dataset}") from None
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out, or make room") from None
     return Repacked(
         samples=len(order),
         shards=len(parts),
@@ -186,7 +188,7 @@ def _select(base: _Layer, where: str | None) -> npt.NDArray[np.int64]:
             with duckdb.connect() as connection:
                 connection.register("ledger", base.rows)
                 clips = connection.sql(f"SELECT clip_id FROM ledger WHERE (\n{where}\n)").fetchnumpy()["clip_id"]  # noqa: S608
-        except duckdb.Error as error:
+        except (duckdb.Error, KeyError) as error:
             raise UserError(f"--where {where}: {error}") from None
         chosen = pc.is_in(base.rows["clip_id"], pa.array(clips.tolist(), pa.string())).to_numpy()
     if not chosen.any():

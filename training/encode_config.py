@@ -45,8 +45,7 @@ class EncodeConfig(Section):
         codec = self.codec.model_dump(mode="json", exclude={"device", "slicing"})
         if self.codec.codec == "pixels":
             codec = {"codec": "pixels"}
-        return {
-            "codec": codec,
-            "landmarks": self.landmarks.model_dump(mode="json"),
-            "run": {"threads": self.run.threads},
-        }
+        deciding = {"codec": codec, "landmarks": self.landmarks.model_dump(mode="json")}
+        if self.codec.codec == "vae":
+            deciding["run"] = {"threads": self.run.threads}
+        return deciding

@@ -9,7 +9,7 @@ from faceloom.config import differences
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from landmarks.backend import BackendName, backend_fingerprint
-from shards.dataset import DatasetRecord, LayerFile, index_path
+from shards.dataset import DatasetRecord, LayerFile, index_path, tar_path
 from shards.index import DamageError, Entry, read_index, read_layer_file
 from shards.layers import LayerRecord, layer_ledger_path, layer_record_path
 from shards.schema import BASE_LAYER, LATENT_FRAMES, LATENT_HEIGHT, LATENT_WIDTH, LATENTS_LAYER, LAYER_NAME
@@ -95,7 +95,7 @@ def prepare(config: EncodeConfig, dataset: Path, layer: str = LATENTS_LAYER) -> 
             codec=codec.fingerprint,
             landmarks=config.landmarks.model_dump(mode="json"),
             backend=backend_fingerprint(backend, f"{dataset} (landmarks.backend)"),
-            threads=config.run.threads,
+            run=config.deciding.get("run"),
         ),
         base=base.checksum,
     )
@@ -149,6 +149,9 @@ def layer_files(plan: EncodePlan) -> tuple[LayerFile, ...]:
     for part in plan.parts:
         try:
             files.append(read_layer_file(plan.dataset, part, layer))
+            tar = tar_path(plan.dataset, part, layer)
+            if not tar.is_file() or tar.stat().st_size != files[-1].bytes:
+                raise DamageError(f"{tar} is missing or cut short")
         except DamageError as error:
             fragment = layer_ledger_path(plan.dataset, layer, part)
             raise UserError(f"{error}; delete {fragment} and run the same command again") from None

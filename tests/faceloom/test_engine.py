@@ -235,6 +235,14 @@ def test_suspicious_failures_in_a_row_end_the_run(chain: Chain, monkeypatch: pyt
     assert not list(chain.notes.glob("block *"))
 
 
+def test_items_given_up_in_a_row_end_the_run_too(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faceloom.engine._DOOMED", 3)
+    items = [Item(str(number), {"work": "die"}) for number in range(5)]
+    with pytest.raises(UserError, match=r"the last 3 clips all failed in work \(.*same command again"):
+        run(chain, items)
+    assert not list(chain.notes.glob("block *"))
+
+
 def test_workers_that_cannot_start_end_the_run(chain: Chain) -> None:
     (chain.notes / "work cannot start").touch()
     with pytest.raises(UserError, match=r"work workers cannot start: .*no work model"):

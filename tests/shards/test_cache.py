@@ -133,6 +133,17 @@ def test_the_least_recently_opened_copies_make_room(origin: Origin, tmp_path: Pa
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {files[n][1] for n in (0, 2, 3)}
 
 
+def test_what_else_lies_in_the_folder_is_left_alone(origin: Origin, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    (folder / "of mine").mkdir(parents=True)
+    (folder / "thesis.docx").write_bytes(b"x" * 1000)
+    cache = ShardCache(folder, 100)
+    for name in ("aa", "bb"):
+        os.close(cache.open(*origin.put(name, name.encode() * 50)))
+    assert (folder / "thesis.docx").exists()
+    assert (folder / "of mine").exists()
+
+
 def test_a_copy_in_use_is_not_evicted_but_the_cache_says_that_it_is_too_small(
     origin: Origin, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -61,7 +61,6 @@ def test_parts_with_a_fragment_are_done(base: Path) -> None:
     [
         ("landmarks.mode=relative", "landmarks.mode: self → relative"),
         ("landmarks.style=fye", "landmarks.style: a1_3d → fye"),
-        ("run.threads=2", "run.threads: 1 → 2"),
     ],
 )
 def test_another_config_is_refused_by_its_difference(base: Path, change: str, difference: str) -> None:
@@ -69,6 +68,15 @@ def test_another_config_is_refused_by_its_difference(base: Path, change: str, di
     with pytest.raises(UserError, match="--layer latents-NAME") as refused:
         plan(base, change, layer="latents-config")
     assert f"  {difference}\n" in str(refused.value)
+
+
+def test_threads_decide_a_vaes_last_bits_and_nothing_of_pixels(base: Path, model: Path) -> None:
+    begun = plan(base, layer="latents-pixels")
+    begin(begun)
+    assert plan(base, "run.threads=2", layer="latents-pixels").record.fingerprint == begun.record.fingerprint
+    begin(plan(base, *vae(model), layer="latents-threads"))
+    with pytest.raises(UserError, match=r"run\.threads: 1 → 2"):
+        plan(base, *vae(model), "run.threads=2", layer="latents-threads")
 
 
 def test_other_weights_are_refused_by_both_fingerprints(base: Path, model: Path, tmp_path: Path) -> None:
