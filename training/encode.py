@@ -71,7 +71,7 @@ class EncodeRunner:
         """Start :func:`_write_part`."""
         plan = self._plan
         root = str(plan.dataset.absolute())
-        return _write_part_task.remote(root, plan.record.layer, block, results, payloads, plan.run)
+        return _write_part_task.remote(root, plan.record.layer, block, results, payloads, plan.record.run)
 
     def _engine(self) -> Engine[BaseSample, Encoded]:
         plan, run = self._plan, self._plan.config.run

@@ -55,11 +55,6 @@ class EncodePlan:
         """Whether there is nothing left to do."""
         return self.record.complete and len(self.done) == len(self.parts)
 
-    @property
-    def run(self) -> str:
-        """Identifies what encodes and what is encoded, in the ledger fragments."""
-        return fingerprint(layer=self.record.fingerprint, base=self.record.base)
-
     def blocks_left(self) -> Iterator[tuple[int, list[BaseSample]]]:
         """The samples of each part that is not done, from the index of the base.
 
@@ -118,7 +113,7 @@ def prepare(config: EncodeConfig, dataset: Path, layer: str = LATENTS_LAYER) -> 
         done=done,
     )
     for part in sorted(done):
-        if fragment_run(dataset, layer, part) != plan.run:
+        if fragment_run(dataset, layer, part) != plan.record.run:
             raise UserError(
                 f"{layer_ledger_path(dataset, layer, part)} was written for a layer made otherwise; encode into a layer of "
                 f"another name: --layer {LATENTS_LAYER}-NAME"

@@ -39,7 +39,7 @@ def begin(layer: EncodePlan) -> None:
     """What a run that committed the first part leaves behind."""
     layer.record.save(layer.dataset)
     name = layer.record.layer
-    write_fragment(layer.dataset, name, 0, [Encoded(clip(0).clip_id)], layer.run)
+    write_fragment(layer.dataset, name, 0, [Encoded(clip(0).clip_id)], layer.record.run)
 
 
 def test_the_work_is_the_samples_of_the_base_in_its_parts(base: Path) -> None:
@@ -140,7 +140,7 @@ def test_cuda_without_a_gpu_reserved_is_refused(base: Path) -> None:
 def test_a_complete_layer_is_finished_until_a_fragment_is_gone(base: Path) -> None:
     name = "latents-complete"
     begin(plan(base, layer=name))
-    run = plan(base, layer=name).run
+    run = plan(base, layer=name).record.run
     write_fragment(base, name, 1, [Encoded(clip(3).clip_id)], run)
     write_fragment(base, name, 2, [], run)
     record = LayerRecord.load(base, name, plan(base).base)
