@@ -1,5 +1,7 @@
 """The configuration of a curation run: one section a step, each beside the function it configures."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from curation.character import CharacterConfig
@@ -44,6 +46,8 @@ class RunConfig(Section):
 
 class CurationConfig(Section):
     """What ``faceloom curate`` reads from ``--config`` and ``--set``."""
+
+    part: ClassVar[str] = "curate"
 
     video: VideoConfig = VideoConfig()
     shots: ShotConfig = ShotConfig()

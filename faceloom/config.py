@@ -1,14 +1,14 @@
 """Typed configuration: pydantic sections, YAML files, dotted overrides; unknown keys are refused by name.
 
 A section lives beside the function it configures (``curation.motion.MotionConfig``); this module only knows how to
-read and override a tree of them.
+read and override a tree of them. One file serves a whole chain: it has a part for each command that reads it.
 """
 
 import difflib
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -25,6 +25,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    part: ClassVar[str | None] = None
+    """Of a command's whole configuration: its key in a file. A tree without one is the file."""
+
     @model_validator(mode="before")
     @classmethod
     def _empty_is_default(cls, data: Any) -> Any:
@@ -33,9 +36,12 @@ class Section(BaseModel):
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
+PARTS = ("curate", "encode", "train")
+"""The commands that a file may have a part for."""
+
 
 def load(model: type[ConfigT], source: str | None, overrides: Sequence[str] = ()) -> ConfigT:
-    """Read ``source`` (a YAML file, or the name of a packaged config such as ``demo``) and apply ``a.b=c`` overrides.
+    """Read ``model``'s part of ``source`` (a YAML file, or a packaged config such as ``demo``); apply ``a.b=c`` overrides.
 
     ``None`` gives the defaults. Raises :class:`UserError` that names the key, the nearest valid one, and the source.
     """
@@ -44,7 +50,7 @@ def load(model: type[ConfigT], source: str | None, overrides: Sequence[str] = ()
     if source is not None:
         path = resolve(source)
         label = str(path)
-        tree = _read_yaml(path)
+        tree = _part(_read_yaml(path), model.part, path) if model.part else _read_yaml(path)
     for override in overrides:
         _apply(tree, override)
     try:
@@ -97,6 +103,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold a mapping of sections, not {type(tree).__name__}")
     return tree
+
+
+def _part(tree: dict[str, Any], part: str, path: Path) -> dict[str, Any]:
+    strangers = [key for key in tree if key not in PARTS]
+    if strangers:
+        raise UserError(
+            f"bad configuration ({path}):\n  {strangers[0]}: a file's parts are {', '.join(PARTS)}; "
+            f"put the settings of `faceloom {part}` below `{part}:`"
+        )
+    found = tree.get(part)
+    if not isinstance(found, dict | None):
+        raise UserError(f"bad configuration ({path}):\n  {part}: must hold a mapping of sections")
+    return found or {}
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

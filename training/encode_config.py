@@ -1,6 +1,6 @@
 """The configuration of ``faceloom encode``."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class EncodeRunConfig(Section):
 
 class EncodeConfig(Section):
     """What ``faceloom encode`` reads from ``--config`` and ``--set``."""
+
+    part: ClassVar[str] = "encode"
 
     codec: CodecConfig = CodecConfig()
     landmarks: RenderConfig = RenderConfig()

@@ -86,7 +86,7 @@ def test_fetch_then_verify_passes(run, registry):
 def test_fetch_for_a_config_gets_what_it_asks_for_and_no_more(run, tmp_path, monkeypatch):
     asked: list[str] = []
     monkeypatch.setattr(models, "fetch", lambda names, _report: asked.extend(names) or {})
-    (tmp_path / "mine.yaml").write_text("flow: {model: raft-small}")
+    (tmp_path / "mine.yaml").write_text("curate: {flow: {model: raft-small}}")
     assert run("models", "fetch", "--for", str(tmp_path / "mine.yaml"))[0] == 0
     assert asked == ["face_landmarker", "raft-small"]
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import Field, ValidationError, model_validator
@@ -150,6 +151,24 @@ def test_a_packaged_config_is_found_by_name_and_an_unknown_name_lists_them(tmp_p
 def test_a_section_cannot_be_changed_after_loading():
     with pytest.raises(ValidationError):
         Root().motion.mode = "all"
+
+
+class Part(Root):
+    part: ClassVar[str] = "encode"
+
+
+def test_a_command_reads_its_own_part_of_a_file_and_overrides_are_relative_to_it(yaml_file):
+    source = yaml_file("encode: {video: {fps: 24}}\ncurate: {video: {fps: 3}}")
+    assert config.load(Part, source, ["motion.mode=all"]) == Part(video=Video(fps=24), motion=Motion(mode="all"))
+    assert config.load(Part, yaml_file("curate: {video: {fps: 3}}\nencode:\n")) == Part()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("video: {fps: 24}", "below `encode:`"), ("encode: 3", "encode: must hold")]
+)
+def test_settings_outside_the_parts_of_a_file_are_refused(yaml_file, text, said):
+    with pytest.raises(UserError, match=said):
+        config.load(Part, yaml_file(text))
 
 
 def test_the_demo_measures_flow_as_machines_without_a_gpu_do():
