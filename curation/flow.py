@@ -2,8 +2,8 @@
 
 From 49 frames to the stored field, in order: RAFT on consecutive frames (content without bars) → magnitude in px →
 foreground threshold at full resolution (SkyReels-A1 Eq. 6) → mean over each 8×8 cell → mean over the frames of each
-latent. The loss weight itself (Eq. 7) is a cheap function of that field and is made when it is needed, so that its
-variant can change without computing flow again.
+latent. The loss weight itself (Eq. 7) is a cheap function of that field and is made when it is needed, by
+:mod:`shards.motion_weight`, so that its variant can change without computing flow again.
 """
 
 import math
@@ -29,9 +29,6 @@ CELL = 8
 
 STRIDE = 4
 """Frames per latent frame; the causal VAE gives the first frame a latent of its own."""
-
-DELTA = 0.5
-"""δ of Eq. 7."""
 
 RAFT_MULTIPLE = 8
 RAFT_MINIMUM = 128
@@ -269,20 +266,6 @@ def clip_flow(frames: np.ndarray, valid_x0x1: tuple[int, int], n_valid: int, est
         pairs[i] = stats.tau, stats.mean, stats.p995, stats.maximum
     p995 = float(np.quantile(content, 0.995, overwrite_input=True))
     return FlowResult(group_49_to_13(pooled).astype(np.float16), pairs, p995)
-
-
-def weight(flow: np.ndarray, p995: float, variant: Literal["norm", "literal"] = "norm") -> np.ndarray:
-    """Loss weight float32 [13, 60, 90] of a stored flow field (SkyReels-A1 Eq. 7): clip(F/255 + δ, 1, 1 + δ).
-
-    ``norm`` first maps F to the 0..255 that the division by 255 presumes: 255·min(F/s, 1), with s the clip's ``p995``
-    but at least 1 px, so that the noise of a still clip is not blown up. ``literal`` takes F in px as written: nothing
-    moves 128 px between frames, hence it is 1 everywhere and weights nothing.
-    """
-    F = flow.astype(np.float32)
-    if variant == "norm":
-        F = 255 * np.minimum(F / max(p995, 1.0), 1)
-    weights: np.ndarray = np.clip(F / 255 + DELTA, 1, 1 + DELTA).astype(np.float32)
-    return weights
 
 
 def _legal_side(side: int) -> int:

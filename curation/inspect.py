@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.flow import CELL, DELTA, STRIDE, weight
+from curation.flow import CELL, STRIDE
 from curation.samples import kept_samples
 from curation.statistics import STATISTICS
 from faceloom.errors import UserError
 from landmarks.drawing import draw_on
 from landmarks.record import dequantise, to_crop
+from shards.motion_weight import DELTAS, motion_weight
 from shards.schema import FRAMES, HEIGHT, WIDTH
 from shards.storage import make_folder, write_atomic
 from shards.video import decode_video
@@ -26,6 +27,7 @@ Picture = NDArray[np.uint8]
 
 _STEP = 2 * STRIDE
 """Frames between those shown; a multiple of a latent's, so that each stands at the end of a latent of its own."""
+_DELTA = DELTAS["norm"]
 _THUMB_HEIGHT, _THUMB_WIDTH = 176, 264
 _BIG = 384
 _GAP = 8
@@ -58,7 +60,7 @@ def draw_sheet(sample: Mapping[str, Any]) -> Picture:
     video = decode_video(sample["video.mp4"])
     points = dequantise(sample["landmarks.u16.npy"])
     points_px = to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
-    weights = weight(sample["flow.npy"], meta["flow"]["p995"])
+    weights = motion_weight(sample["flow.npy"], meta["flow"]["p995"])
     shown = range(0, FRAMES, _STEP)
 
     heading = _heading(meta)
@@ -104,7 +106,7 @@ def _heading(meta: Mapping[str, Any]) -> Sequence[str]:
         f"{meta['crop_mode']}{bars}",
         f"flow {flow['model']}, scale {flow['scale']:g}, {flow['iterations']} iterations, p99.5 {flow['p995']:.3g} px   "
         f"face tokens {meta['face_encoder']}",
-        f"first row: landmarks on frames of the sample; second row: their loss weight, 1 (black) to {1 + DELTA} (yellow)",
+        f"first row: landmarks on frames of the sample; second row: their loss weight, 1 (black) to {1 + _DELTA} (yellow)",
     )
 
 
@@ -116,7 +118,7 @@ def _frame_caption(meta: Mapping[str, Any], frame: int) -> str:
 def _heat(frame: Picture, weights: np.ndarray) -> Picture:
     """The frame in grey under its loss weight ``[60, 90]``, 1 … 1 + δ as black … yellow."""
     full = np.kron(weights, np.ones((CELL, CELL), np.float32))
-    colours = cv2.applyColorMap(((full - 1) / DELTA * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    colours = cv2.applyColorMap(((full - 1) / _DELTA * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     mixed: Picture = cv2.addWeighted(grey, 0.4, np.ascontiguousarray(colours), 0.6, 0)
     return mixed

@@ -186,20 +186,3 @@ def test_repeats_of_the_last_frame_do_not_move_and_do_not_count():
 def test_content_outside_the_frame_is_refused():
     with pytest.raises(ValueError, match=r"columns 8\.\.32"):
         flow.clip_flow(np.zeros((5, 16, 24, 3), np.uint8), (8, 32), 5, FakeEstimator())
-
-
-def test_eq_7_taken_literally_weights_nothing():
-    field = np.linspace(0, 60, 13 * 60 * 90, dtype=np.float32).reshape(13, 60, 90).astype(np.float16)
-    assert (flow.weight(field, p995=50.0, variant="literal") == 1).all()
-
-
-def test_the_normalised_weight_lifts_the_faster_half_of_the_range():
-    field = np.array([0, 4, 5, 7.5, 10, 40], np.float16).reshape(-1, 1, 1)
-    weights = flow.weight(field, p995=10.0)
-    assert weights.dtype == np.float32
-    assert weights.ravel() == pytest.approx([1, 1, 1, 1.25, 1.5, 1.5])
-
-
-def test_the_noise_of_a_still_clip_is_not_blown_up():
-    field = np.full((13, 60, 90), 0.05, np.float16)
-    assert (flow.weight(field, p995=0.06) == 1).all()
