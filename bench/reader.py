@@ -64,6 +64,7 @@ class Contender:
 OURS = Contender("faceloom, 2 threads", "with_faceloom")
 ONE_THREAD = Contender("faceloom, 1 thread", "with_faceloom_1", files_of=OURS.script)
 FLOOR = Contender("bare preadv, 1 thread", "with_preadv", files_of=OURS.script)
+CHECKED_FLOOR = Contender("preadv + crc32c, 1 thread", "with_preadv_checked", files_of=OURS.script)
 PEERS = (
     Contender("litdata==0.2.76", "with_litdata"),
     Contender("megatron-energon==7.4.1", "with_energon"),
@@ -136,7 +137,7 @@ def main() -> None:
     if args.samples <= 0 or args.shards <= 0 or args.samples % (4 * args.shards):
         parser.error("--samples must be a multiple of 4 × --shards")
 
-    contenders = [OURS, ONE_THREAD, *(PEERS if args.peers else ()), FLOOR]
+    contenders = [OURS, ONE_THREAD, *(PEERS if args.peers else ()), FLOOR, CHECKED_FLOOR]
     if args.peers:
         for peer in PEERS:
             require_version(peer, args.peers.absolute())
@@ -262,6 +263,10 @@ def print_goals(runs: dict[str, Rounds]) -> None:
         if ratios:
             verdict = "reached" if min(ratios) >= goal else "not reached"
             console.print(f"{text}: {min(ratios):.2f} (goal: {goal}, {verdict})")
+    bound = (os.cpu_count() or 1) * 1000 / statistics.median(figure(runs["two"][CHECKED_FLOOR], "cpu_ms").values)
+    console.print(
+        f"2 of 5, copied and checked by all {os.cpu_count()} cores and no more done: {bound:.0f} samples/s at most"
+    )
 
 
 def print_machine(bench: Bench) -> None:
