@@ -17,7 +17,7 @@ class ValidationConfig(Section):
     videos: int = Field(2, ge=0)
     """Held-out clips that are also generated from noise and written beside the true ones. 0: none."""
     video_steps: int = Field(10, ge=1, le=1000)
-    """DDIM steps for a video; SkyReels-A1's inference code takes 10."""
+    """DDIM steps for a video, a divisor of 1000; SkyReels-A1's inference code takes 10."""
     guidance: float = Field(3.0, ge=1)
     """Classifier-free guidance of the face in videos; 1 is none. SkyReels-A1's inference code takes 3."""
 
@@ -28,9 +28,16 @@ class ValidationConfig(Section):
             raise ValueError(f"must be different numbers from 0 to 999, not {list(timesteps)}")
         return timesteps
 
+    @field_validator("video_steps")
+    @classmethod
+    def _divides_schedule(cls, steps: int) -> int:
+        if 1000 % steps:
+            raise ValueError(f"must be a divisor of 1000: diffusers' DDIM leaves noise in after {steps} steps")
+        return steps
+
 
 class EmaConfig(Section):
     """An exponential moving average of the trained parameters, kept beside them."""
 
     decay: float = Field(0.0, ge=0, lt=1)
-    """Share of the average that a step keeps, e.g. 0.9999; 0 keeps no average. Neither SkyReels-A1 nor CogVideoX states one."""
+    """Share of the average that a step keeps, e.g. 0.9999; 0 keeps none."""
