@@ -6,10 +6,7 @@ from pydantic import Field
 
 from faceloom.config import Section
 from shards.motion_weight import Variant
-
-Layout = Literal["contiguous49", "ref1+48"]
-"""Which pictures the 49 frames of a video are. ``contiguous49``: the frames of the sample. ``ref1+48``: its reference frame,
-then frames 1 to 48, as SkyReels-A1's inference feeds landmarks."""
+from training.encode_config import Layout
 
 
 class DataConfig(Section):

@@ -7,6 +7,10 @@ from pydantic import Field
 from faceloom.config import Section
 from training.codec import CodecConfig
 
+Layout = Literal["contiguous49", "ref1+48"]
+"""Which pictures the 49 of a video are. ``contiguous49``: the frames of the sample. ``ref1+48``: its reference frame, then
+frames 1 to 48, which is how SkyReels-A1's inference feeds landmarks; the reference's are drawn in the style ``a1_2d``."""
+
 
 class RenderConfig(Section):
     """How the landmarks are drawn that the motion of a sample is encoded from."""
@@ -39,15 +43,20 @@ class EncodeConfig(Section):
 
     codec: CodecConfig = CodecConfig()
     landmarks: RenderConfig = RenderConfig()
+    layout: Layout = "contiguous49"
     run: EncodeRunConfig = EncodeRunConfig()
 
     @property
-    def deciding(self) -> dict[str, dict[str, object]]:
+    def deciding(self) -> dict[str, object]:
         """What of it decides the latents: all but where and how widely the work is spread."""
         codec = self.codec.model_dump(mode="json", exclude={"device", "slicing"})
         if self.codec.codec == "pixels":
             codec = {"codec": "pixels"}
-        deciding = {"codec": codec, "landmarks": self.landmarks.model_dump(mode="json")}
+        deciding: dict[str, object] = {
+            "codec": codec,
+            "landmarks": self.landmarks.model_dump(mode="json"),
+            "layout": self.layout,
+        }
         if self.codec.codec == "vae":
             deciding["run"] = {"threads": self.run.threads}
         return deciding

@@ -24,6 +24,7 @@ def plan_table(plan: EncodePlan, resources: Mapping[str, float], workers: int) -
         "done": f"{len(plan.done)} parts, {plan.samples_done} samples",
         "to do": f"{len(plan.parts) - len(plan.done)} parts, {left} samples, {left * plan.sample_nbytes / 1e9:.3g} GB",
         "codec": f"{config.codec.vae_model}, {config.codec.dtype}" if codec == "vae" else codec,
+        "layout": config.layout,
         "landmarks": f"{plan.backend}, {config.landmarks.mode}, {config.landmarks.style}",
         "cluster": f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU",
         "workers": str(workers),

@@ -84,11 +84,12 @@ def prepare(config: EncodeConfig, dataset: Path, layer: str = LATENTS_LAYER) -> 
     record = LayerRecord(
         layer=layer,
         complete=False,
-        config=config.deciding,
+        config=config.deciding | {"codec_fingerprint": codec.fingerprint},
         fingerprint=fingerprint(
             version=__version__,
             codec=codec.fingerprint,
             landmarks=config.landmarks.model_dump(mode="json"),
+            layout=config.layout,
             backend=backend_fingerprint(backend, f"{dataset} (landmarks.backend)"),
             run=config.deciding.get("run"),
         ),

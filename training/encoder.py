@@ -13,31 +13,18 @@ import ray
 
 from faceloom.engine import machine_is_at_fault
 from faceloom.errors import UserError
-from landmarks.backend import Backend, BackendName, load_backend
-from landmarks.drawing import draw_clip
-from landmarks.record import to_crop
-from landmarks.stored import record_of
+from landmarks.backend import BackendName, load_backend
 from shards.dataset import tar_path
 from shards.index import DamageError, Entry, read_field
 from shards.schema import FRAMES, HEIGHT, WIDTH, decode_field, encode_field
 from shards.video import decode_video
 from training.codec import load_codec
-from training.encode_config import EncodeConfig, RenderConfig
+from training.drawings import LANDMARK_FIELDS, draw_landmarks
+from training.encode_config import EncodeConfig
 
 logger = getLogger(__name__)
 
-SOURCE_FIELDS = frozenset(
-    {
-        "video.mp4",
-        "landmarks.u16.npy",
-        "blendshapes.npy",
-        "pose.npy",
-        "smirk.npy",
-        "smirk_shape.npy",
-        "smirk_crop.npy",
-        "meta.json",
-    }
-)
+SOURCE_FIELDS = frozenset({"video.mp4", *LANDMARK_FIELDS})
 """The fields of the base that latents are made from."""
 
 
@@ -84,6 +71,7 @@ class SampleEncoder:
             torch.set_num_threads(config.run.threads)
         self._root = Path(root)
         self._render = config.landmarks
+        self._layout = config.layout
         self._codec = load_codec(config.codec)
         if self._codec.fingerprint != codec:
             raise UserError(
@@ -102,10 +90,12 @@ class SampleEncoder:
             if frames.shape != (FRAMES, HEIGHT, WIDTH, 3):
                 raise ValueError(f"video.mp4 decodes to {list(frames.shape)}, not {[FRAMES, HEIGHT, WIDTH, 3]}")
             stage = "landmarks"
-            drawn = render_landmarks(fields, self._backend, self._render)
+            drawn = draw_landmarks(fields, self._backend, self._render, self._layout)
             stage = "codec"
             # Of the decoded video, like the video's own latents; reference.jpg has been compressed once more.
             reference = frames[fields["meta.json"]["reference_frame"]]
+            if self._layout == "ref1+48":
+                frames = np.concatenate([reference[None], frames[1:]])
             latents = {
                 "video_moments.safetensors": self._codec.encode_video(frames),
                 "landmark_latents.safetensors": self._codec.encode_landmarks(drawn),
@@ -133,23 +123,3 @@ def read_source(root: Path, sample: BaseSample) -> dict[str, Any]:
     """
     tar = tar_path(root, sample.part)
     return {entry.field: decode_field(entry.field, read_field(tar, entry)) for entry in sample.entries}
-
-
-def render_landmarks(fields: dict[str, Any], backend: Backend, config: RenderConfig) -> np.ndarray:
-    """The landmarks of a sample in its crop, uint8 RGB ``[49, 480, 720, 3]``.
-
-    Frames that only repeat the clip's last do so here too, and take no part in what ``relative`` learns of the face. Raises
-    ``ValueError`` if the sample was recorded for another backend.
-    """
-    meta = fields["meta.json"]
-    if meta["landmark_backend"] != backend.name:
-        raise ValueError(f"landmarks recorded for {meta['landmark_backend']}, the dataset's config says {backend.name}")
-    record = record_of(fields)
-    if config.mode == "self":
-        points = backend.own(record)
-    else:
-        frame = meta["reference_frame"]
-        points = backend.onto(record, record.frames(slice(frame, frame + 1)))
-    points_px = to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
-    drawn = draw_clip(points_px, HEIGHT, WIDTH, config.style)
-    return np.concatenate([drawn, np.repeat(drawn[-1:], FRAMES - len(drawn), axis=0)])

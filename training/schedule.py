@@ -69,7 +69,7 @@ class NoiseSchedule:
 def _alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
     roots = (config["beta_start"] ** 0.5, config["beta_end"] ** 0.5)
     betas = torch.linspace(*roots, config["num_train_timesteps"], dtype=torch.float64).square()
-    alphas = (1 - betas).cumprod(dim=0)
+    alphas: Tensor = (1 - betas).cumprod(dim=0)
     shift = config["snr_shift_scale"]
     alphas = alphas / (shift + (1 - shift) * alphas)
     if config.get("rescale_betas_zero_snr", False):

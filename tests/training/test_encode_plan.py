@@ -61,6 +61,7 @@ def test_parts_with_a_fragment_are_done(base: Path) -> None:
     [
         ("landmarks.mode=relative", "landmarks.mode: self → relative"),
         ("landmarks.style=fye", "landmarks.style: a1_3d → fye"),
+        ("layout=ref1+48", "layout: contiguous49 → ref1+48"),
     ],
 )
 def test_another_config_is_refused_by_its_difference(base: Path, change: str, difference: str) -> None:

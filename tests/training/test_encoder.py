@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from faceloom.errors import UserError
 from faceloom.models import model_path
+from landmarks.drawing import draw
 from landmarks.record import LandmarkRecord
 from shards.dataset import DatasetRecord, index_path, tar_path
 from shards.index import read_index, write_index
 from shards.schema import FRAMES, HEIGHT, WIDTH, decode_field
 from shards.video import decode_video
 from tests.training.datasets import OWN_FRAMES, REFERENCE_FRAME, clip, sample_of, write_base
+from training.drawings import draw_landmarks
 from training.encode_config import EncodeConfig, RenderConfig
 from training.encode_plan import EncodePlan, prepare
-from training.encoder import BaseSample, Encoded, SampleEncoder, render_landmarks
+from training.encoder import BaseSample, Encoded, SampleEncoder
 from training.pixels import PixelsCodec
 
 
@@ -40,8 +42,8 @@ def samples_of(plan: EncodePlan) -> list[BaseSample]:
     return [sample for _, samples in plan.blocks_left() for sample in samples]
 
 
-def encoder_of(root: Path) -> SampleEncoder:
-    return SampleEncoder(str(root), EncodeConfig(), "mediapipe", PixelsCodec.fingerprint)
+def encoder_of(root: Path, config: EncodeConfig | None = None) -> SampleEncoder:
+    return SampleEncoder(str(root), config or EncodeConfig(), "mediapipe", PixelsCodec.fingerprint)
 
 
 def test_latents_are_those_of_the_decoded_pictures_and_the_drawn_landmarks(base: Path) -> None:
@@ -58,10 +60,27 @@ def test_latents_are_those_of_the_decoded_pictures_and_the_drawn_landmarks(base:
     np.testing.assert_array_equal(
         latents["reference_moments.safetensors"], codec.encode_reference(frames[REFERENCE_FRAME])
     )
-    drawn = render_landmarks(sample, StillBackend(), RenderConfig())
+    drawn = draw_landmarks(sample, StillBackend(), RenderConfig())
     assert drawn.any()
     np.testing.assert_array_equal(latents["landmark_latents.safetensors"], codec.encode_landmarks(drawn))
     assert len(latents) == 3
+
+
+def test_the_layout_of_the_release_begins_with_the_reference_frame(base: Path) -> None:
+    config = EncodeConfig(layout="ref1+48")
+    _, fields = encoder_of(base, config).encode(samples_of(prepare(config, base))[0])
+
+    assert fields is not None
+    latents = {name: decode_field(name, data) for name, data in fields.items()}
+    sample, codec = sample_of(0), PixelsCodec()
+    frames = decode_video(sample["video.mp4"])
+    pictures = np.stack([frames[REFERENCE_FRAME], *frames[1:]])
+    np.testing.assert_array_equal(latents["video_moments.safetensors"], codec.encode_video(pictures))
+    np.testing.assert_array_equal(
+        latents["reference_moments.safetensors"], codec.encode_reference(frames[REFERENCE_FRAME])
+    )
+    drawn = draw_landmarks(sample, StillBackend(), RenderConfig(), "ref1+48")
+    np.testing.assert_array_equal(latents["landmark_latents.safetensors"], codec.encode_landmarks(drawn))
 
 
 def test_a_flipped_byte_is_one_failure_that_names_the_member_and_is_not_the_workers(base: Path) -> None:
@@ -128,7 +147,7 @@ def nose(drawn: np.ndarray) -> tuple[float, float]:
 
 def in_crop(point: np.ndarray) -> np.ndarray:
     """A point of the source of :func:`sample_of` in px of its crop, by hand."""
-    return (point[:2] * [1920, 1080] - [300, 0]) * [WIDTH / 1620, HEIGHT / 1080]
+    return (point[..., :2] * [1920, 1080] - [300, 0]) * [WIDTH / 1620, HEIGHT / 1080]
 
 
 @pytest.fixture
@@ -137,7 +156,7 @@ def sample() -> dict[str, Any]:
 
 
 def test_landmarks_are_drawn_where_the_face_is_in_the_crop(sample: dict[str, Any]) -> None:
-    drawn = render_landmarks(sample, StillBackend(), RenderConfig())
+    drawn = draw_landmarks(sample, StillBackend(), RenderConfig())
     assert (drawn.shape, drawn.dtype) == ((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     points = sample["landmarks.u16.npy"] / 65535 * 2 - 0.5
     for t in (0, 20):
@@ -147,22 +166,33 @@ def test_landmarks_are_drawn_where_the_face_is_in_the_crop(sample: dict[str, Any
 def test_frames_that_repeat_the_last_repeat_its_drawing(sample: dict[str, Any]) -> None:
     # The stored landmarks of these frames are not looked at.
     sample["landmarks.u16.npy"][OWN_FRAMES:] = 0
-    drawn = render_landmarks(sample, StillBackend(), RenderConfig())
+    drawn = draw_landmarks(sample, StillBackend(), RenderConfig())
     assert (drawn[OWN_FRAMES:] == drawn[OWN_FRAMES - 1]).all()
     assert (drawn[OWN_FRAMES - 2] != drawn[OWN_FRAMES - 1]).any()
 
 
 def test_relative_draws_on_the_face_of_the_reference_frame(sample: dict[str, Any]) -> None:
-    drawn = render_landmarks(sample, StillBackend(), RenderConfig(mode="relative"))
+    drawn = draw_landmarks(sample, StillBackend(), RenderConfig(mode="relative"))
     points = sample["landmarks.u16.npy"] / 65535 * 2 - 0.5
     for t in (0, 20, 48):
         np.testing.assert_allclose(nose(drawn[t]), in_crop(points[REFERENCE_FRAME, 0]), atol=1.5)
 
 
+@pytest.mark.parametrize("mode", ["self", "relative"])
+def test_the_reference_is_drawn_where_its_face_is_in_the_style_of_the_release(
+    sample: dict[str, Any], mode: Any
+) -> None:
+    render = RenderConfig(mode=mode)
+    plain, drawn = (draw_landmarks(sample, StillBackend(), render, layout) for layout in ("contiguous49", "ref1+48"))
+    np.testing.assert_array_equal(drawn[1:], plain[1:])
+    points = in_crop(sample["landmarks.u16.npy"][REFERENCE_FRAME] / 65535 * 2 - 0.5)
+    np.testing.assert_array_equal(drawn[0], draw(points, HEIGHT, WIDTH, "a1_2d"))
+
+
 def test_a_sample_recorded_for_another_backend_is_refused(sample: dict[str, Any]) -> None:
     sample["meta.json"]["landmark_backend"] = "smirk"
     with pytest.raises(ValueError, match="recorded for smirk"):
-        render_landmarks(sample, StillBackend(), RenderConfig())
+        draw_landmarks(sample, StillBackend(), RenderConfig())
 
 
 def test_an_index_that_the_dataset_does_not_list_stops_the_run_and_is_named(base: Path) -> None:
