@@ -95,8 +95,8 @@ class VaeCodec:
         return result
 
 
-def read_config(model: str) -> dict[str, Any]:
-    """The ``config.json`` of the VAE ``model``, without diffusers' own entries.
+def read_config(model: str, key: str = "codec.vae_model") -> dict[str, Any]:
+    """The ``config.json`` of the VAE ``model``, which the config key ``key`` names, without diffusers' own entries.
 
     Raises :class:`UserError` if there is none, or if it belongs to another class of model.
     """
@@ -106,21 +106,21 @@ def read_config(model: str) -> dict[str, Any]:
         config = AutoencoderKLCogVideoX.load_config(model, subfolder=_subfolder(model), local_files_only=True)
     except (OSError, ValueError) as error:
         reason = "neither a folder that holds a VAE nor the id of a pipeline in the local Hugging Face cache"
-        raise UserError(f"codec.vae_model: {model!r} is {reason}\n{_remedy(model)}") from error
+        raise UserError(f"{key}: {model!r} is {reason}\n{_remedy(model, key)}") from error
     kind = config.get("_class_name")
     if kind != "AutoencoderKLCogVideoX":
         raise UserError(
-            f"codec.vae_model: {model!r} holds a model of class {kind}, not AutoencoderKLCogVideoX\n{_remedy(model)}"
+            f"{key}: {model!r} holds a model of class {kind}, not AutoencoderKLCogVideoX\n{_remedy(model, key)}"
         )
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
-def load_vae(model: str, dtype: Literal["fp32", "bf16"]) -> Any:
+def load_vae(model: str, dtype: Literal["fp32", "bf16"], key: str = "codec.vae_model") -> Any:
     """The ``AutoencoderKLCogVideoX`` of a checkpoint in evaluation mode.
 
-    ``model`` is a folder or the id of a pipeline in the local Hugging Face cache. Raises :class:`UserError` if its weights
-    cannot be read, if any would be left at its random initial value or unused, or if its latents are of another grid than
-    that of :mod:`training.latents`.
+    ``model`` is a folder or the id of a pipeline in the local Hugging Face cache, as the config key ``key`` names it. Raises
+    :class:`UserError` if its weights cannot be read, if any would be left at its random initial value or unused, or if its
+    latents are of another grid than that of :mod:`training.latents`.
     """
     import torch
     from diffusers import AutoencoderKLCogVideoX
@@ -137,19 +137,19 @@ def load_vae(model: str, dtype: Literal["fp32", "bf16"]) -> Any:
         )
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])  # the first one may be a bare heading
-        raise UserError(f"codec.vae_model: cannot load {model!r}: {reason}\n{_remedy(model)}") from error
+        raise UserError(f"{key}: cannot load {model!r}: {reason}\n{_remedy(model, key)}") from error
     for problem, names in (
         ("lacks", report["missing_keys"]),
         ("does not fit its config.json, which has no place for", report["unexpected_keys"]),
     ):
         if names:
             first = f"{min(names)} (and {len(names) - 1} more)"
-            raise UserError(f"codec.vae_model: the checkpoint {model!r} {problem} {first}\n{_remedy(model)}")
-    _check_grid(model, vae.config)
+            raise UserError(f"{key}: the checkpoint {model!r} {problem} {first}\n{_remedy(model, key)}")
+    _check_grid(model, vae.config, key)
     return vae.eval()
 
 
-def _check_grid(model: str, config: Any) -> None:
+def _check_grid(model: str, config: Any, key: str) -> None:
     grid = (
         ("channels a latent (latent_channels)", config.latent_channels, CHANNELS),
         ("px a cell (2 to the power of its downsamplings)", 2 ** (len(config.block_out_channels) - 1), CELL),
@@ -159,7 +159,7 @@ def _check_grid(model: str, config: Any) -> None:
     for what, found, wanted in grid:
         if found != wanted:
             raise UserError(
-                f"codec.vae_model: {model!r} has {found} {what}, samples have room for {wanted}\n{_remedy(model)}"
+                f"{key}: {model!r} has {found} {what}, samples have room for {wanted}\n{_remedy(model, key)}"
             )
 
 
@@ -168,13 +168,13 @@ def _subfolder(model: str) -> str | None:
     return None if (Path(model) / "config.json").is_file() else "vae"
 
 
-def _remedy(model: str) -> str:
+def _remedy(model: str, key: str) -> str:
     default = CodecConfig.model_fields["vae_model"].default
     source = default if model.startswith(("/", ".", "~")) else model
     return (
         f"get it with: hf download {source} --include 'vae/*'\n"
         f"or, into a folder to copy elsewhere: hf download {source} --include 'vae/*' --local-dir DIR, "
-        "then --set codec.vae_model=DIR\n"
+        f"then --set {key}=DIR\n"
         "or take the latents that need no model: --set codec.codec=pixels"
     )
 
