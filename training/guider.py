@@ -58,7 +58,8 @@ class PixelsGuider(nn.Module):
         """``pixels`` [B, 3, 4F−3, H, W] → latents [B, 16, F, *grid]."""
         latents = functional.adaptive_avg_pool3d(pixel_latents(pixels), (None, *self.grid))
         latents = latents.to(self.conv.weight.dtype)
-        return latents + self.conv(latents)
+        learned: Tensor = self.conv(latents)
+        return latents + learned
 
 
 class PictureEncoder(nn.Module):

@@ -127,18 +127,16 @@ def build_model(
     """
     pipeline = _find_init(config, device)
     sizes = _transformer_sizes(config, pipeline, grid)
-    # A checkpoint's tensors take the place of parameters that never had memory.
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if pipeline else device):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        transformer = CogVideoXTransformer3DModel(**sizes)
-    with torch.random.fork_rng(devices=[]), torch.device(device):
-        torch.manual_seed(config.seed)
-        face = FaceProjector(sizes["text_embed_dim"])
-    model = PortraitModel(transformer, face, None)
+        # A checkpoint's tensors take the place of parameters that never had memory.
+        with torch.device("meta" if pipeline else device):
+            transformer = CogVideoXTransformer3DModel(**sizes)
+        with torch.device(device):
+            face = FaceProjector(sizes["text_embed_dim"])
+        model = PortraitModel(transformer, face, _build_guider(config, codec, grid, device) if guider else None)
     if pipeline and device == "cpu":
         _load(model, pipeline)
-    if guider:
-        model.guider = _build_guider(config, codec, grid, device)
     return model
 
 
@@ -198,7 +196,7 @@ def _transformer_sizes(config: ModelConfig, pipeline: Path | None, grid: tuple[i
 
 
 def _load(model: PortraitModel, pipeline: Path) -> None:
-    """Give ``model`` the weights in ``pipeline``; the face projector keeps its own where these have none."""
+    """Give ``model`` the weights in ``pipeline``; its guider, and a face projector that these lack, keep their own."""
     folder, projector = pipeline / "transformer", pipeline / "face_projector"
     config, weights = read_json(folder / CONFIG), Weights(folder)
     kind = kind_of(str(pipeline), config, weights.shapes, projector.is_dir())
@@ -209,11 +207,10 @@ def _load(model: PortraitModel, pipeline: Path) -> None:
         return f"transformer.{name}", from_base(name, tensor, config) if kind == "base" else tensor
 
     found = dict(named(name, torch.empty(shape, device="meta")) for name, shape in weights.shapes.items())
-    state: dict[str, Tensor] = {}
-    if kind == "base":
-        state = {f"face.{name}": tensor for name, tensor in model.face.state_dict().items()}
-    elif kind == "export":
-        state = {f"face.{name}": tensor for name, tensor in Weights(projector)}
+    kept = ("guider.", "face.") if kind == "base" else ("guider.",)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(kept)}
+    if kind == "export":
+        state.update((f"face.{name}", tensor) for name, tensor in Weights(projector))
     check_fit(str(pipeline), _shapes(found | state), _shapes(model.state_dict()))
     state.update(named(name, tensor) for name, tensor in weights)
     model.load_state_dict(state, strict=True, assign=True)
