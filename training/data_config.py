@@ -6,6 +6,7 @@ from pydantic import Field
 
 from faceloom.config import Section
 from shards.motion_weight import Variant
+from shards.schema import LATENT_HEIGHT, LATENT_WIDTH
 from training.encode_config import Layout
 
 
@@ -28,6 +29,11 @@ class DataConfig(Section):
     max_damaged_share: float = Field(0.001, ge=0, le=1)
     """Damaged samples are replaced by others, and named; more than this share of them ends the run."""
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the latents that the model sees."""
+        return LATENT_HEIGHT // self.shrink, LATENT_WIDTH // self.shrink
+
 
 class ReferenceConfig(Section):
     """The reference image: the picture that is to be animated."""
@@ -41,6 +47,11 @@ class ReferenceConfig(Section):
     image-to-video fine-tuning does. The image is then encoded while training. SkyReels-A1's inference gives a clean one."""
     dropout: float = Field(0.05, ge=0, le=1)
     """Share of samples whose reference latent is zero; 0.05 is that of CogVideoX's image-to-video fine-tuning."""
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether references are encoded while training, and not read from the layer."""
+        return self.noise or self.frame != "stored"
 
 
 class WeightConfig(Section):

@@ -11,8 +11,7 @@ would share their noise; and the last bits of its normals depend on the processo
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -61,15 +60,6 @@ class Draws:
     drop_face: Tensor  # bool [B]
     drop_landmarks: Tensor  # bool [B]
     drop_reference: Tensor  # bool [B]
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """The same on ``device``."""
-        moved = {
-            f.name: t.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if (t := getattr(self, f.name)) is not None
-        }
-        return replace(self, **moved)
 
 
 def draw(seed: int, positions: Sequence[int], shapes: Shapes, chances: Chances) -> Draws:
