@@ -28,9 +28,9 @@ def model_inputs(
 ) -> Inputs:
     """Noise the clip, make its reference and leave out what is dropped, all in float32, and cast to ``dtype`` at the end.
 
-    ``encoder`` encodes references that come as pixels, and is not needed else (``ValueError`` if it is, and is not there). The
+    ``encoder`` encodes references that come as pixels, and is not needed else; without it they are a ``ValueError``. The
     reference stands in frame 0 and is followed by zeros, as in CogVideoX's image-to-video training. A dropped reference or
-    face is all zeros, the face before its projector; dropped landmarks are left to the model, which has yet to encode renders.
+    face is all zeros, the face before its projector; dropped landmarks are left to the model, which may have to encode them.
     """
     draws = batch.draws
     clean = batch.scale * _sampled(batch.video, draws.video_noise)

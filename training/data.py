@@ -70,7 +70,7 @@ class TrainingData:
         return self.recipe.data.grid
 
     def batches(self, micro_batch: int, rank: int, world: int, consumed: int) -> "Batches":
-        """The batches of ``rank`` once ``consumed`` positions of the plan were consumed by all, each of ``micro_batch`` samples.
+        """The batches of ``rank``, ``micro_batch`` samples each, once ``consumed`` positions of the plan were consumed by all.
 
         All ranks together take ``world * micro_batch`` consecutive positions at a time. Where ``torch.distributed`` is
         initialised this is a collective call, in which the ranks prove that they read by one plan.
@@ -169,12 +169,10 @@ class HeldOut:
         _check_recipe(recipe)
         making = _read_making(root, recipe)
         self.recipe = replace(recipe, reference=ReferenceConfig(), face_dropout=0.0, landmark_dropout=0.0)
-        self._dataset = ShardedDataset(root, needed_fields(self.recipe, making.backend))
+        self._fields = needed_fields(self.recipe, making.backend)
+        self._dataset = ShardedDataset(root, (*self._fields, "video.mp4"))
         if not len(self._dataset):
             raise UserError(f"{root} holds no sample to validate on; curate more footage, or leave it out")
-        self._pictures = ShardedDataset(
-            root, ["video.mp4", "meta.json", f"{recipe.data.layer}/video_moments.safetensors"]
-        )
         self._preparer = _preparer(self.recipe, making)
         self._shapes = _shapes(self._dataset, self.recipe)
 
@@ -184,26 +182,34 @@ class HeldOut:
 
     def prepared(self, numbers: Sequence[int], timestep: int) -> Prepared:
         """These samples with noise that belongs to clip and ``timestep``, the same in every run of one seed."""
-        samples = [self._dataset[number] for number in numbers]
-        raw = {name: _collated([sample[name] for sample in samples]) for name in samples[0]}
+        raw: dict[str, Any] = {"__key__": [self._dataset.key(number) for number in numbers]}
+        raw |= {field: self._read(numbers, field) for field in self._fields}
         draws = draw_held_out(self.recipe.seed, raw["__key__"], timestep, self._shapes)
         return self._preparer(raw, draws)
 
     def frames(self, number: int) -> np.ndarray:
         """The pictures that a sample's latents were made of, uint8 [49, 480, 720, 3] RGB."""
-        frames = decode_video(self._pictures.read_file(number, "video.mp4"))
+        frames = decode_video(self._dataset.read_file(number, "video.mp4"))
         if self.recipe.data.layout == "ref1+48":
-            frames[0] = frames[self._pictures.read_file(number, "meta.json")["reference_frame"]]
+            frames[0] = frames[self._reference_frame(number)]
         return frames
 
     def reference(self, number: int) -> np.ndarray:
         """The reference frame of a sample, uint8 [480, 720, 3] RGB."""
-        frame = self._pictures.read_file(number, "meta.json")["reference_frame"]
-        return decode_video(self._pictures.read_file(number, "video.mp4"))[frame]
+        frames = decode_video(self._dataset.read_file(number, "video.mp4"))
+        return np.asarray(frames[self._reference_frame(number)])
 
+    def _reference_frame(self, number: int) -> int:
+        return int(self._dataset.read_file(number, "meta.json")["reference_frame"])
 
-def _collated(values: list[Any]) -> Any:
-    return torch.stack(values) if isinstance(values[0], torch.Tensor) else values
+    def _read(self, numbers: Sequence[int], field: str) -> torch.Tensor | list[Any]:
+        if field not in self._dataset.arrays:
+            return [self._dataset.read_file(number, field) for number in numbers]
+        dtype, shape = self._dataset.arrays[field]
+        values = torch.empty((len(numbers), *shape), dtype=dtype)
+        for row, number in enumerate(numbers):
+            self._dataset.read_into(number, field, values[row])
+        return values
 
 
 @dataclass(frozen=True)
@@ -259,8 +265,8 @@ def _check_codec(root: Path, layer: LayerRecord, codec: CodecConfig) -> None:
 def _check_recipe(recipe: Recipe) -> None:
     if recipe.data.shrink > 1 and recipe.codec.codec != "pixels":
         raise UserError(
-            f"data.shrink is {recipe.data.shrink}: means of a {recipe.codec.codec}'s latents are no latents; leave it at 1, or "
-            "take codec.codec=pixels"
+            f"data.shrink is {recipe.data.shrink}: means of the latents of codec {recipe.codec.codec} are no "
+            "latents; leave it at 1, or take codec.codec=pixels"
         )
     if recipe.data.layout == "ref1+48" and recipe.reference.frame != "stored":
         raise UserError(

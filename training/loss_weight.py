@@ -29,9 +29,9 @@ def sample_weight(fields: Mapping[str, Any], config: WeightConfig, layout: Layou
     """The weight by which the squared errors of a sample are multiplied before their plain mean.
 
     ``fields`` hold ``flow.npy`` and ``meta.json``, decoded, and for the variant ``face`` ``landmarks.u16.npy``. In the layout
-    ``ref1+48`` latent 0 shows the reference, which has no flow: its weight is 1. A latent of padding has weight 0 and one that
-    is padded in part counts by its share; the others are raised so that the mean over all cells is Eq. 8's over the valid
-    ones: 1 / (N·H'·W') stands for their number.
+    ``ref1+48`` latent 0 shows the reference, which has no flow: its weight is 1. A latent of padding has weight 0, one that is
+    padded in part counts by its share, and all are raised so that the mean over all cells is Eq. 8's over the valid ones,
+    whose number its 1 / (N·H'·W') stands for.
     """
     meta = fields["meta.json"]
     face = None
@@ -48,7 +48,7 @@ def sample_weight(fields: Mapping[str, Any], config: WeightConfig, layout: Layou
 
 
 class InertWatch:
-    """Says once, by a warning, if none of the first 200 samples or so has a weight above 1: then the loss is not weighted at all.
+    """Says once, by a warning, if none of the first 200 samples or so has a weight above 1: nothing is weighted then.
 
     That few cells have one is normal: 4 % in ordinary footage.
     """

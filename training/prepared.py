@@ -68,7 +68,8 @@ class Prepared:
         return self._each(lambda tensor: tensor if tensor.is_pinned() else tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return replace(_changed(self, change), draws=_changed(self.draws, change))
+        moved: Self = replace(_changed(self, change), draws=_changed(self.draws, change))
+        return moved
 
 
 class Preparer:
