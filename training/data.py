@@ -70,7 +70,7 @@ class TrainingData:
         return self.recipe.data.grid
 
     def batches(self, micro_batch: int, rank: int, world: int, consumed: int) -> "Batches":
-        """The batches of ``rank``, ``micro_batch`` samples each, once ``consumed`` positions of the plan were consumed by all.
+        """The batches of ``rank``, ``micro_batch`` samples each, after the ``consumed`` positions that all have consumed.
 
         All ranks together take ``world * micro_batch`` consecutive positions at a time. Where ``torch.distributed`` is
         initialised this is a collective call, in which the ranks prove that they read by one plan.

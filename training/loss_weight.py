@@ -29,8 +29,8 @@ def sample_weight(fields: Mapping[str, Any], config: WeightConfig, layout: Layou
     """The weight by which the squared errors of a sample are multiplied before their plain mean.
 
     ``fields`` hold ``flow.npy`` and ``meta.json``, decoded, and for the variant ``face`` ``landmarks.u16.npy``. In the layout
-    ``ref1+48`` latent 0 shows the reference, which has no flow: its weight is 1. A latent of padding has weight 0, one that is
-    padded in part counts by its share, and all are raised so that the mean over all cells is Eq. 8's over the valid ones,
+    ``ref1+48`` latent 0 shows the reference, which has no flow: its weight is 1. A latent of padding has weight 0, one that
+    is padded in part counts by its share, and all are raised so that the mean over all cells is Eq. 8's over the valid ones,
     whose number its 1 / (N·H'·W') stands for.
     """
     meta = fields["meta.json"]
