@@ -47,7 +47,7 @@ class Ema:
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:
-        """Within, the parameters of ``model`` have the averages' values; afterwards their own bits again, also after an error."""
+        """Within, ``model``'s parameters are the averages; afterwards they have their own bits again, also after an error."""
         self._exchange(model)
         try:
             yield

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-FACE_TOKENS = 729
+from shards.schema import FACE_TOKENS, LATENT_FRAMES
 
 _PEAK_BF16 = {
     "B200": 2250e12,
@@ -81,14 +81,24 @@ class Flops:
         guider = 3 if any(map(trained, self.guider_parameters)) else 1
         return 2 * through + of_weights + 3 * self.attention + guider * self.guider
 
-    def recomputed(self) -> int:
-        """What activation checkpointing does again in the backward pass: the blocks' forward."""
-        blocks = sum(flops for name, flops in self.weights.items() if "transformer_blocks." in name)
-        return blocks + self.attention
+    def recomputed(self, trained: Callable[[str], bool], *, blocks: bool) -> int:
+        """What is computed once more in the backward pass, to spare memory: a trained guider, and ``blocks`` if so chosen.
+
+        It takes time, and does not count for MFU.
+        """
+        again = self.guider if any(map(trained, self.guider_parameters)) else 0
+        if blocks:
+            again += self.attention
+            again += sum(flops for name, flops in self.weights.items() if "transformer_blocks." in name)
+        return again
 
 
 def count_flops(
-    shapes: Mapping[str, tuple[int, ...]], layers: int, grid: tuple[int, int], frames: int = 13, guider: int = 0
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: int,
+    grid: tuple[int, int],
+    frames: int = LATENT_FRAMES,
+    guider: int = 0,
 ) -> Flops:
     """Operations of the model whose parameters have these ``shapes``, in closed form.
 

@@ -70,7 +70,8 @@ def test_the_model_of_the_paper_has_18279_tokens_and_takes_346e14_operations_hal
     assert flops.attention / flops.forward == pytest.approx(0.5, abs=0.01)
     assert flops.training(STAGES["all"]) == 3 * flops.forward
     assert flops.training(STAGES["all"]) == pytest.approx(1.04e15, rel=2e-3)
-    assert flops.recomputed() == pytest.approx(flops.forward, rel=1e-3)
+    assert flops.recomputed(STAGES["all"], blocks=True) == pytest.approx(flops.forward, rel=1e-3)
+    assert flops.recomputed(STAGES["all"], blocks=False) == 0
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -97,6 +98,7 @@ def test_a_guider_counts_once_when_it_is_frozen_and_three_times_when_it_trains()
     frozen = Flops(tokens=1, weights={}, attention=0, guider=10, guider_parameters=("guider.a", "guider.b"))
     assert frozen.training(lambda name: name == "face.0.weight") == 10
     assert frozen.training(lambda name: name == "guider.b") == 30
+    assert frozen.recomputed(lambda name: name == "guider.b", blocks=False) == 10
 
 
 @pytest.mark.parametrize(
