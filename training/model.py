@@ -131,7 +131,7 @@ def build_model(
         torch.manual_seed(config.seed)
         # A checkpoint's tensors take the place of parameters that never had memory.
         with torch.device("meta" if pipeline else device):
-            transformer = CogVideoXTransformer3DModel(**sizes)
+            transformer = CogVideoXTransformer3DModel(**sizes).float()  # its positions would be float64
         with torch.device(device):
             face = FaceProjector(sizes["text_embed_dim"])
         model = PortraitModel(transformer, face, _build_guider(config, codec, grid, device) if guider else None)

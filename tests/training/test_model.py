@@ -172,6 +172,7 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone(mod
     other = build_model(SCRATCH.model_copy(update={"seed": 1}), PIXELS, GRID, guider=True)
     ours, same, different = (m.state_dict() for m in (model, again, other))
     assert all(torch.equal(ours[name], same[name]) for name in ours)
+    assert {tensor.dtype for tensor in ours.values()} == {torch.float32}
     assert not torch.equal(ours["face.0.weight"], different["face.0.weight"])
     assert not torch.equal(ours["transformer.proj_out.weight"], different["transformer.proj_out.weight"])
 

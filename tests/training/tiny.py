@@ -55,7 +55,7 @@ def save_base(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """Write a CogVideoX-5B-I2V with 226 text tokens and return ``folder``; no two of its tensors are alike."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        transformer = CogVideoXTransformer3DModel(**TRANSFORMER | changes)
+        transformer = CogVideoXTransformer3DModel(**TRANSFORMER | changes).float()
         for tensor in transformer.state_dict().values():
             tensor.normal_(std=0.2)
     transformer.save_pretrained(folder / "transformer")
