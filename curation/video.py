@@ -4,12 +4,14 @@ Two decoders read frames: decord where it is known to be exact, PyAV everywhere 
 are exact they give the same pixels, so the choice never changes a result; the ledger records it all the same.
 """
 
+import importlib
 import itertools
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import cv2
@@ -345,8 +347,7 @@ _SAME_INSTANT_S = 1e-4
 
 
 def _open_decord(probed: Probe):  # type: ignore[no-untyped-def]
-    import decord
-
+    decord = _import_decord()
     try:
         # One thread: workers are parallel already, and results must not depend on how many cores a node has.
         # Any frame it would replace by a neighbour is an error, so that PyAV is asked instead.
@@ -356,6 +357,25 @@ def _open_decord(probed: Probe):  # type: ignore[no-untyped-def]
             raise
         return None
     return reader if len(reader) == len(probed.pts_s) else None
+
+
+def _import_decord() -> Any:
+    """Import decord without the CUDA libraries that it would open, of which decoding on the CPU needs none.
+
+    decord2 opens every library below the namespace package ``nvidia`` (torch brings it) with RTLD_GLOBAL. One is libnvblas,
+    whose ``sgemm_`` then takes the place of torch's own, so that a process which imports torch later dies in its first
+    product. The others cost 650 MiB and one to three seconds a worker.
+    """
+    if "decord" in sys.modules:
+        return sys.modules["decord"]
+    hidden = sys.modules.get("nvidia")
+    sys.modules["nvidia"] = None  # type: ignore[assignment] # find_spec then says that there is none
+    try:
+        return importlib.import_module("decord")
+    finally:
+        del sys.modules["nvidia"]
+        if hidden is not None:
+            sys.modules["nvidia"] = hidden
 
 
 def _is_decord_error(error: Exception) -> bool:

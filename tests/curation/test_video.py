@@ -2,6 +2,8 @@ import dataclasses
 import itertools
 import os
 import stat
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -291,6 +293,21 @@ def test_without_decord_the_frames_are_the_same(tmp_path: Path, kind: str) -> No
 def test_common_video_is_read_by_decord(tmp_path: Path) -> None:
     assert FrameReader(probe(str(write(tmp_path / "x.mp4", FRAMES)))).decoder == "decord"
     assert FrameReader(probe(str(write(tmp_path / "x.mkv", FRAMES)))).decoder == "decord"
+
+
+def test_reading_by_decord_leaves_torch_its_own_blas(tmp_path: Path) -> None:
+    """In a process of its own, since what decord opens can be opened once only, and a wrong BLAS is the end of it."""
+    code = """
+import sys
+from curation.video import FrameReader, probe
+reader = FrameReader(probe(sys.argv[1]))
+assert len(list(reader.frames([0, 20]))) == 2 and reader.decoder == "decord"
+import torch
+assert (torch.ones(64, 64) @ torch.ones(64, 64)).sum() == 64**3
+"""
+    path = write(tmp_path / "x.mp4", FRAMES)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_pyav_takes_over_where_decord_stops(tmp_path: Path) -> None:
