@@ -18,7 +18,6 @@ from faceloom.errors import UserError
 from shards.storage import write_atomic
 from training.metrics_config import MetricsConfig
 from training.metrics_display import Display
-from training.parallel import World
 
 _GIB = 2**30
 
@@ -69,17 +68,18 @@ class Metrics:
     ``resumed_at`` first drops the lines of later steps, and a last line that a crash cut short; TensorBoard hides its events
     of later steps; W&B keeps its own and ignores the new ones until they pass them.
 
-    MFU is the share of ``peak`` operations a second that each rank's device could do; None, where that is unknown, shows no
-    MFU. ``run_config`` is what W&B shows as the run's configuration. Raises :class:`UserError`, on every rank, if W&B is
-    asked for and not installed.
+    MFU is the share of ``peak`` operations a second that each of ``world`` ranks could do; where that is unknown, None, no
+    MFU is shown. ``run_config`` is what W&B shows as the run's configuration. Raises :class:`UserError`, on every rank, if
+    W&B is asked for and not installed.
     """
 
     def __init__(
         self,
         config: MetricsConfig,
         out: Path,
-        world: World,
         *,
+        rank: int,
+        world: int,
         peak: float | None,
         resumed_at: int = 0,
         run_config: Mapping[str, Any] | None = None,
@@ -90,13 +90,13 @@ class Metrics:
                 f"metrics.wandb is {config.wandb!r}, but the package wandb is not installed; "
                 "pip install wandb, or leave metrics.wandb out"
             )
-        self._ranks, self._peak = world.world, peak
+        self._world, self._peak = world, peak
         self._stage, self._before, self._steps = "", 0, 0
         self._flops = self._tokens = 0
         self._file: TextIO | None = None
         self._tensorboard: Any = None
         self._wandb: Any = None
-        if not world.first:
+        if rank:
             return
         self._display = Display(console or Console(highlight=False, markup=False, emoji=False))
         path = out / "metrics.jsonl"
@@ -136,7 +136,7 @@ class Metrics:
         if not self._file:
             return
         samples_per_s = interval.samples / interval.seconds
-        flops_per_s = samples_per_s * self._flops / self._ranks
+        flops_per_s = samples_per_s * self._flops / self._world
         values = {
             "loss": interval.loss,
             "loss_max": interval.loss_max,

@@ -16,9 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from faceloom.errors import UserError
 from training.metrics import Interval, Metrics, peak_memory_gib
 from training.metrics_config import MetricsConfig
-from training.parallel import World
-
-ALONE = World(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
 
 INTERVAL = Interval(
     steps=10,
@@ -38,7 +35,8 @@ def metrics(out: Path, *, rank: int = 0, resumed_at: int = 0, console: Console |
     return Metrics(
         MetricsConfig(**config),
         out,
-        World(rank, world=32, local_rank=0, device=torch.device("cpu")),
+        rank=rank,
+        world=32,
         peak=312e12,
         resumed_at=resumed_at,
         console=console or Console(file=io.StringIO()),
@@ -71,7 +69,7 @@ def test_speed_and_mfu_follow_from_samples_seconds_and_operations(tmp_path: Path
 
 def test_no_mfu_is_claimed_for_an_unknown_device(tmp_path: Path) -> None:
     screen = io.StringIO()
-    with Metrics(MetricsConfig(), tmp_path, ALONE, peak=None, console=Console(file=screen)) as run:
+    with Metrics(MetricsConfig(), tmp_path, rank=0, world=1, peak=None, console=Console(file=screen)) as run:
         run.begin_stage("motion", 0, 10, 10**15, 1)
         run.log(10, INTERVAL)
     assert "speed/mfu" not in lines(tmp_path)[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -10,8 +11,12 @@ from training.train_plan import StagePlan, TrainPlan
 _GIB = 2**30
 
 
-def plan_table(plan: TrainPlan) -> Table:
-    """A column a stage."""
+def plan_text(plan: TrainPlan) -> Group:
+    """A table with a column a stage; below it what it all comes to, and how the estimates were made."""
+    return Group(_table(plan), *map(Text, _lines(plan)))
+
+
+def _table(plan: TrainPlan) -> Table:
     table = Table("", title="plan", title_justify="left", header_style="bold")
     for stage in plan.stages:
         table.add_column(stage.name, justify="right")
@@ -41,12 +46,10 @@ def plan_table(plan: TrainPlan) -> Table:
     return table
 
 
-def plan_lines(plan: TrainPlan) -> Iterator[str]:
-    """What it all comes to, and how the estimates were made."""
+def _lines(plan: TrainPlan) -> Iterator[str]:
     config, machines = plan.config, plan.machines
     turns = config.batch.size // (config.batch.micro * machines.gpus)
-    each = f"{config.batch.size} samples a step: {machines.gpus} GPUs × {config.batch.micro} at a time × {turns} times"
-    yield each
+    yield f"{config.batch.size} samples a step: {machines.gpus} GPUs × {config.batch.micro} at a time × {turns} times"
     if plan.days is None:
         yield f"no peak is known for {config.dtype} on {machines.kind}, so no time is given; --gpu names another kind"
     else:
