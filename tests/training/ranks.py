@@ -18,7 +18,14 @@ from typing import Any
 import torch
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.training.ranks", "tests.training.rank_imports"])
+_SERVER.set_forkserver_preload(
+    [
+        "diffusers.models.transformers.cogvideox_transformer_3d",
+        "torch.distributed.checkpoint",
+        "torch.distributed.fsdp",
+        "torch.distributed.tensor",
+    ]
+)
 
 
 @dataclass(frozen=True)
