@@ -280,6 +280,30 @@ def encode(
         console.print(line, highlight=False, soft_wrap=True)
 
 
+@app.command(
+    "export", epilog="Example: faceloom export run/checkpoints/step-00005000 --layout release --out model --verify"
+)
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint of a run: RUN/checkpoints/step-N.")],
+    layout: Annotated[
+        Literal["release", "diffusers"],
+        typer.Option(help="What SkyReels-A1's code loads, or stock diffusers' transformer with the rest beside it."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist, or be empty.")],
+    ema: Annotated[bool, typer.Option("--ema", help="The moving average of the trained weights.")] = False,
+    verified: Annotated[
+        bool, typer.Option("--verify", help="Read it back and compare before it gets its name.")
+    ] = False,
+) -> None:
+    """Write a run's model as a folder that other programs load, and that `model.init` takes."""
+    from training.export import export as write_export
+
+    made = write_export(checkpoint, layout, out, ema=ema, verify=verified)
+    typer.echo(f"{out}: step {made.step}, {made.parameters} parameters, {made.trained} of them trained by this run")
+    for line in (*made.notes, *([f"verified: {made.verified}"] if made.verified else [])):
+        typer.echo(line)
+
+
 @app.command("verify", epilog="Example: faceloom verify dataset")
 def verify(dataset: DatasetFolder, as_json: AsJson = False) -> None:
     """Recompute every checksum, shape and position of a dataset; exit 1 naming whatever differs."""

@@ -24,20 +24,25 @@ def find_pipeline(model: str, key: str) -> Path:
 
     Raises :class:`UserError` naming the config key ``key`` if there is none.
     """
-    marker = f"transformer/{CONFIG}"
-    if (Path(model) / marker).is_file():
-        return Path(model)
+    transformer = find_part(model, "transformer")
+    if transformer is None:
+        raise UserError(
+            f"{key}: {model!r} is neither a folder with transformer/{CONFIG} nor the id of a pipeline in the local Hugging "
+            "Face cache; get one with: hf download THUDM/CogVideoX-5b-I2V --include 'transformer/*' 'scheduler/*' 'vae/*'\n"
+            f"or for a trial without pretrained weights: --set {key}=scratch"
+        )
+    return transformer.parent
+
+
+def find_part(model: str, part: str) -> Path | None:
+    """The folder ``part`` of a pipeline, which is a folder or an id in the local Hugging Face cache; None if it has none."""
+    if (Path(model) / part / CONFIG).is_file():
+        return Path(model) / part
     try:
-        cached = try_to_load_from_cache(model, marker)
+        cached = try_to_load_from_cache(model, f"{part}/{CONFIG}")
     except HFValidationError:  # it looks like a path
-        cached = None
-    if isinstance(cached, str):
-        return Path(cached).parent.parent
-    raise UserError(
-        f"{key}: {model!r} is neither a folder with {marker} nor the id of a pipeline in the local Hugging Face cache; get "
-        "one with: hf download THUDM/CogVideoX-5b-I2V --include 'transformer/*' 'scheduler/*' 'vae/*'\n"
-        f"or for a trial without pretrained weights: --set {key}=scratch"
-    )
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
