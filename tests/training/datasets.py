@@ -1,4 +1,4 @@
-"""A small finished dataset whose samples can be encoded: true videos, made-up faces."""
+"""A small finished dataset whose samples can be encoded and trained on: true videos, made-up faces and flow."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -7,21 +7,42 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from curation.ledger import Decision, write_fragment
 from curation.outcome import Kept, Rejected
 from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.sources import Clip
+from faceloom.errors import UserError
+from faceloom.models import model_path
 from landmarks.record import quantise
 from shards.dataset import DatasetRecord, ManifestSummary, ledger_path
-from shards.schema import BASE_LAYER, FRAMES, HEIGHT, LANDMARKS, WIDTH, encode_field
+from shards.layers import layer_ledger_path
+from shards.schema import (
+    BASE_LAYER,
+    FACE_DIM,
+    FACE_TOKENS,
+    FRAMES,
+    HEIGHT,
+    LANDMARKS,
+    LATENT_FRAMES,
+    LATENT_HEIGHT,
+    LATENT_WIDTH,
+    WIDTH,
+    encode_field,
+)
 from shards.writer import write_layer
 from tests.curation.datasets import blank_sample
+from training.encode_config import EncodeConfig
+from training.encode_ledger import write_fragment as write_outcomes
+from training.encode_plan import layer_files, prepare
+from training.encoder import SampleEncoder
 
 BLOCKS = ((True, True), (False, False), (False, True))
 """Which clips of which block are kept: three, in two of the three parts."""
 OWN_FRAMES = 45
 REFERENCE_FRAME = 7
+FLOW_P995 = 20.0
 
 
 def clip(number: int) -> Clip:
@@ -47,13 +68,19 @@ def sample_of(number: int) -> dict[str, Any]:
         "crop_xywh": [300.0, 0.0, 1620.0, 1080.0],
         "landmark_backend": "mediapipe",
         "reference_frame": REFERENCE_FRAME,
+        "face_encoder": "patches",
+        "flow": {"p995": FLOW_P995},
     }
-    jpeg = bytes(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1])
+    frames = pictures(number)
+    flow = FLOW_P995 * random.uniform(0, 1.2, (LATENT_FRAMES, LATENT_HEIGHT, LATENT_WIDTH))
+    flow[OWN_FRAMES // 4 + 1 :] = 0
     return sample | {
-        "video.mp4": encode_sample(pictures(number), 12, None, SampleVideoConfig(crf=30, preset="ultrafast")),
+        "video.mp4": encode_sample(frames, 12, None, SampleVideoConfig(crf=30, preset="ultrafast")),
         "landmarks.u16.npy": quantise(points),
-        "face.jpg": jpeg,
-        "reference.jpg": jpeg,
+        "flow.npy": flow.astype(np.float16),
+        "face.jpg": _jpeg(np.zeros((8, 8, 3), np.uint8)),
+        "face_tokens.npy": random.standard_normal((FACE_TOKENS, FACE_DIM)).astype(np.float16),
+        "reference.jpg": _jpeg(frames[REFERENCE_FRAME]),
     }
 
 
@@ -70,7 +97,7 @@ def write_base(root: Path, blocks: Sequence[Sequence[bool]] = BLOCKS) -> Dataset
         write_fragment(root, part, decisions, "run")
     record = DatasetRecord(
         complete=True,
-        config={"landmarks": {"backend": "mediapipe"}},
+        config={"landmarks": {"backend": "mediapipe"}, "face": {"encoder": "patches"}},
         config_fingerprint="c" * 64,
         fingerprints={"video": "f" * 64},
         licences=("CC0-1.0",),
@@ -82,3 +109,29 @@ def write_base(root: Path, blocks: Sequence[Sequence[bool]] = BLOCKS) -> Dataset
     )
     record.save(root)
     return record
+
+
+def add_latents(root: Path, layer: str = "latents", config: EncodeConfig | None = None) -> Path:
+    """Give the dataset at ``root`` a layer of ``config``, by default of the codec ``pixels``, as ``faceloom encode`` does.
+
+    Skips the test where the landmarks' model is not there.
+    """
+    try:
+        model_path("face_landmarker", "tests/training")
+    except UserError as error:
+        pytest.skip(str(error))
+    plan = prepare(config or EncodeConfig(), root, layer)
+    encoder = SampleEncoder(str(root), plan.config, plan.backend, plan.codec_fingerprint)
+    for part, samples in plan.blocks_left():
+        results = [encoder.encode(sample) for sample in samples]
+        encoded = [(outcome.clip_id, fields) for outcome, fields in results if fields is not None]
+        assert len(encoded) == len(samples)
+        write_layer(root, part, layer, encoded)
+        write_outcomes(root, layer, part, [outcome for outcome, _ in results], plan.record.run)
+    ledger = tuple(sha256(layer_ledger_path(root, layer, part).read_bytes()).hexdigest() for part in plan.parts)
+    plan.record.model_copy(update={"complete": True, "shards": layer_files(plan), "ledger": ledger}).save(root)
+    return root
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    return bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1])
