@@ -1,6 +1,8 @@
-"""The pictures of a sample, out of its own video."""
+"""Pictures out of a sample's own video, and pictures into a video to look at."""
 
 import io
+import itertools
+from collections.abc import Iterable
 
 import av
 import numpy as np
@@ -12,3 +14,22 @@ def decode_video(video: bytes) -> np.ndarray:
         stream = container.streams.video[0]
         stream.thread_count = 1
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+
+
+def encode_video(frames: Iterable[np.ndarray], fps: int, crf: int = 18) -> bytes:
+    """MP4 bytes (H.264) of ``frames``, uint8 RGB ``[H, W, 3]`` each, sides even; to look at.
+
+    At least one frame, all of one size; they are taken one at a time.
+    """
+    buffer = io.BytesIO()
+    frames = iter(frames)
+    first = next(frames)
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": str(crf), "preset": "veryfast"}
+        for pixels in itertools.chain([first], frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()

@@ -62,10 +62,18 @@ class Ema:
             kept = theirs.clone()
             theirs.copy_(mine)
             mine.copy_(kept)
-        # FSDP's root keeps its gathered parameters after a forward that no backward follows; they are the old ones now.
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        reshard(model)
+
+
+def reshard(model: nn.Module) -> None:
+    """Let FSDP forget the parameters that it has gathered.
+
+    It keeps those of the root after a forward that no backward follows: the model then has whole parameters in place of the
+    sharded ones, and goes on with their values when the sharded ones change.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _local(tensor: Tensor) -> Tensor:

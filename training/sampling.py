@@ -22,8 +22,10 @@ def sample(
     """Latents float32 [B, F, 16, h, w] that ``model`` makes of ``noise`` in ``steps`` steps.
 
     ``model`` takes what :class:`training.model.PortraitModel` takes and gives a velocity. ``reference`` and ``landmarks``
-    are scaled latents [B, F, 16, h, w], ``face_tokens`` [B, 729, 1152]; ``noise`` float32 [B, F, 16, h, w].
-    ``schedule_config`` is the checkpoint's ``scheduler_config.json``: its SNR shift is not the class's default.
+    are scaled latents [B, F, 16, h, w]; landmarks may be drawings instead, uint8 [B, 4F−3, H, W, 3], which then go through
+    the model's guider at every step. ``face_tokens`` are [B, 729, 1152], ``noise`` [B, F, 16, h, w]. The model sees noisy
+    latents in the dtype of ``reference``. ``schedule_config`` is the checkpoint's ``scheduler_config.json``: its SNR shift is
+    not the class's default.
 
     The velocity is null + guidance · (face − null). The null branch sees zeros for face tokens, before the projector, and the
     same landmarks and reference: so SkyReels-A1's inference code does it. Both branches go through the model as one batch;
@@ -40,11 +42,12 @@ def sample(
     if guided:
         reference, landmarks = reference.repeat(2, 1, 1, 1, 1), landmarks.repeat(2, 1, 1, 1, 1)
         face_tokens = torch.cat([torch.zeros_like(face_tokens), face_tokens])
+    motion = {"renders" if landmarks.dtype == torch.uint8 else "landmarks": landmarks}
     latents: Tensor = noise.float() * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         noisy = latents.repeat(2, 1, 1, 1, 1) if guided else latents
         timesteps = timestep.expand(len(noisy))
-        velocity = model(noisy, timesteps, reference, face_tokens, landmarks=landmarks).float()
+        velocity = model(noisy.to(reference.dtype), timesteps, reference, face_tokens, **motion).float()
         if guided:
             null, face = velocity.chunk(2)
             velocity = null + guidance * (face - null)

@@ -1,10 +1,16 @@
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
+from tests.training.ranks import run_ranks
 from training.ema import Ema
+from training.parallel import finish, start
+from training.parallel_config import ParallelConfig
 
 
 def steps(model: nn.Module, values: list[float], ema: Ema) -> None:
@@ -63,6 +69,34 @@ def test_parameters_stay_where_they_are_in_memory() -> None:
     with Ema(dict(net.named_parameters()), decay=0.9).swapped(net):
         assert net.weight.data_ptr() == address
     assert net.weight.data_ptr() == address
+
+
+def sharded() -> tuple[list[float], bool]:
+    """What a sharded model gives with its own parameters (2), with their averages (1), and with its own again."""
+    world = start(ParallelConfig())
+    try:
+        net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+        for layer in net:
+            nn.init.ones_(layer.weight)
+        fully_shard(net[0])
+        fully_shard(net)
+        ema = Ema(dict(net.named_parameters()), decay=0.9)
+        given = []
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(2)
+            ones = torch.ones(1, 4, device=world.device)
+            given.append(float(net(ones)[0, 0]))
+            with ema.swapped(net):
+                given.append(float(net(ones)[0, 0]))
+            given.append(float(net(ones)[0, 0]))
+        return given, all(isinstance(average, DTensor) for average in ema.average.values())
+    finally:
+        finish()
+
+
+def test_a_sharded_model_uses_the_averages_and_not_what_it_gathered_before(tmp_path: Path) -> None:
+    assert run_ranks(tmp_path, 2, sharded) == [([64.0, 16.0, 64.0], True)] * 2
 
 
 def test_bfloat16_parameters_are_refused_by_name() -> None:

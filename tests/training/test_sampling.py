@@ -101,6 +101,18 @@ def face_follower(noisy: Tensor, timestep: Tensor, reference: Tensor, face: Tens
     return noisy * 0.1 + face.mean((1, 2)).view(-1, 1, 1, 1, 1) * landmarks
 
 
+def test_drawings_go_to_the_guider_of_both_branches() -> None:
+    drawings = torch.randint(0, 256, (2, 9, 8, 8, 3), dtype=torch.uint8)
+    seen = []
+
+    def model(noisy: Tensor, *_: Tensor, renders: Tensor) -> Tensor:
+        seen.append(renders)
+        return noisy
+
+    sample(model, SCHEDULE, **inputs() | {"landmarks": drawings}, steps=1)
+    assert torch.equal(seen[0], torch.cat([drawings, drawings]))
+
+
 def test_guidance_moves_away_from_the_null_branch() -> None:
     given = inputs()
     null = torch.zeros_like(given["face_tokens"])
