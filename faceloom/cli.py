@@ -281,6 +281,64 @@ def encode(
 
 
 @app.command(
+    "train",
+    epilog="Example: faceloom train --data dataset --held-out held-out --out run   (or: torchrun … -m training …)",
+)
+def train(
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", metavar="DATASET", help="A dataset with latents; several are mixed by their sizes."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = None,
+    source: ConfigSource = "skyreels_a1",
+    overrides: Overrides = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option("--held-out", metavar="DATASET", help="Not trained on; measures losses and makes videos."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print parameters, memory, operations and hours; load and train nothing.")
+    ] = False,
+    gpus: Annotated[int, typer.Option(min=1, help="With --plan: how many GPUs.")] = 1,
+    gpu: Annotated[str, typer.Option(help="With --plan: their kind, e.g. A800 or H100.")] = "A800",
+    on_ray: Annotated[bool, typer.Option("--ray", help="Spread the run over a Ray cluster with Ray Train.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: ranks; by default one for each GPU of the cluster, or 1.")
+    ] = None,
+    address: RayAddress = None,
+) -> None:
+    """Train the portrait model on datasets with latents, stage after stage, in this process or with many.
+
+    Started by torchrun, each process is one rank. A signal (SIGTERM, Ctrl-C) saves and ends the run, with exit code 143.
+    """
+    from training.train_config import TrainConfig
+
+    settings = config.load(TrainConfig, source, overrides or ())
+    if plan:
+        from training.plan_display import plan_text
+        from training.train_plan import plan as plan_of
+
+        _console().print(plan_text(plan_of(settings, gpus, gpu)))
+        return
+    if not data or out is None:
+        raise UserError("faceloom train needs --data DATASET and --out RUN (only --plan does without)")
+    from training.job import Job
+
+    job = Job(settings, tuple(data), out, held_out, resume)
+    if on_ray:
+        from training.ray_launch import launch
+
+        complete = launch(job, address, workers)
+    else:
+        from training.train import train as train_here
+
+        complete = train_here(job)
+    if not complete:
+        raise typer.Exit(143)
+
+
+@app.command(
     "export", epilog="Example: faceloom export run/checkpoints/step-00005000 --layout release --out model --verify"
 )
 def export(

@@ -21,14 +21,15 @@ from shards.storage import make_folder, write_atomic
 
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
+HEARTBEATS = "heartbeats"
 
 
 def claim(out: Path, record: Mapping[str, Any], resume: bool) -> None:
     """Make ``out`` the folder of the run that ``record`` describes, or check that it is.
 
     ``record`` has the keys ``deciding`` (what decides the weights that come out; must be equal on resume) and ``config`` (the
-    whole configuration, the rest of which may change). Raises :class:`UserError` if the folder is another run's, if it is this
-    run's and ``resume`` is false, or if it cannot be written.
+    whole configuration, the rest of which may change). Raises :class:`UserError` if the folder is another run's, if it is
+    this run's and ``resume`` is false, or if it cannot be written.
     """
     path = out / RECORD
     if path.exists():

@@ -1,0 +1,253 @@
+"""A training run, from its configuration to its last checkpoint: what every rank does.
+
+A stage begins where the checkpoint of the one before ends, so that a run that goes through and one that is resumed take the
+same way.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from faceloom.errors import UserError
+from shards.loader import resume
+from shards.schema import FRAMES, HEIGHT, WIDTH
+from training.checkpoint import Checkpoint, Checkpoints
+from training.data import Batches, HeldOut, TrainingData
+from training.flops import Flops, count_flops, forward_flops, peak_flops
+from training.guider import PictureEncoder
+from training.heartbeat import Heartbeat
+from training.job import Job
+from training.metrics import Metrics
+from training.model import PortraitModel, build_model, load_schedule_config
+from training.parallel import World, finish, start
+from training.place import Place
+from training.prepared import Prepared, Recipe
+from training.report import Reporter
+from training.run_folder import CHECKPOINTS, HEARTBEATS, claim
+from training.schedule import NoiseSchedule
+from training.stage import Stage
+from training.stop import Stop
+from training.train_config import TrainConfig
+from training.validation import Validation
+
+_SAVING_S = 7200.0
+_VALIDATING_S = 7200.0
+"""How long a rank may be silent in these phases before the run is given up, in seconds."""
+
+
+def train(job: Job) -> bool:
+    """Train, together with all other ranks; returns whether the run is complete, and not stopped by a signal.
+
+    Raises :class:`UserError` for bad input and for a last checkpoint that could not be written, and :class:`CheckFailed` for
+    gradients that stay infinite.
+    """
+    world = start(job.config.parallel)
+    try:
+        return _Run(job, world).go()
+    finally:
+        finish()
+
+
+class _Run:
+    """One rank's part in a run."""
+
+    def __init__(self, job: Job, world: World) -> None:
+        self._job = job
+        self._config = job.config
+        self._world = world
+        _check_batch(job.config, world.world)
+        self._data = self._stage_data(0)  # what does not fit is refused before the folder is made
+        _on_first_rank(world, lambda: claim(job.out, self._record(), job.resume))
+        self._checkpoints = Checkpoints(job.out / CHECKPOINTS, job.config.checkpoint)
+
+    def go(self) -> bool:
+        """Take what is left of the stages; whether that was all of it."""
+        config, world, out = self._config, self._world, self._job.out
+        checkpoint = self._checkpoints.latest()
+        place = Place() if checkpoint is None else Place.of(checkpoint.facts)
+        metrics = Metrics(
+            config.metrics,
+            out,
+            rank=world.rank,
+            world=world.world,
+            peak=peak_flops(_device_name(world), config.dtype),
+            resumed_at=place.step,
+            run_config=config.model_dump(mode="json"),
+        )
+        with (
+            metrics,
+            Heartbeat(out / HEARTBEATS, world.rank, config.parallel.step_timeout_s) as heartbeat,
+            Stop() as stop,
+        ):
+            while True:
+                if place.stage_step == config.stages[place.stage].steps:
+                    if place.stage + 1 == len(config.stages):
+                        return True
+                    place = place.next_stage()
+                place = self._take_stage(place, checkpoint, metrics, heartbeat, stop)
+                if place.stage_step < config.stages[place.stage].steps:
+                    metrics.say(f"stopped by a signal after step {place.step}; go on with --resume")
+                    return False
+                checkpoint = self._checkpoints.latest()
+
+    def _take_stage(
+        self, place: Place, checkpoint: Checkpoint | None, metrics: Metrics, heartbeat: Heartbeat, stop: Stop
+    ) -> Place:
+        """Train on from ``place`` to the end of its stage, or until a signal; where that led to."""
+        config, world = self._config, self._world
+        at = config.stages[place.stage]
+        heartbeat.beat(place.step, f"building stage {at.name}")
+        data = self._stage_data(place.stage)
+        if checkpoint is not None:
+            resume(checkpoint.facts["data"], data.plan)
+        schedule = load_schedule_config(config.model)
+        stage = self._build_stage(place, data, schedule, metrics)
+        if checkpoint is not None:
+            stage.load(self._checkpoints, checkpoint)
+        validator = self._validator(stage, data, schedule, metrics, heartbeat)
+        reporter = Reporter(metrics, config.metrics.every, world)
+        with data.batches(config.batch.micro, world.rank, world.world, place.consumed) as batches:
+            with reporter.paused():
+                if place.step == 0:
+                    validator(place)
+            while place.stage_step < at.steps:
+                watched = _watched(batches, reporter, heartbeat, place.step)
+                result = stage.step(watched, place.stage_step)
+                place = place.after_step(config.batch.size)
+                last = place.stage_step == at.steps
+                stopping = reporter.step(place, result, batches.replaced, stop.requested, last)
+                with reporter.paused():
+                    if last or stopping or self._checkpoints.due(place.step):
+                        heartbeat.beat(place.step, "saving", _SAVING_S)
+                        facts = {**place.facts(), "data": _data_state(data, place), "ema_updates": stage.ema_updates}
+                        self._checkpoints.save(place.step, stage.state(), facts)
+                    self._checkpoints.poll()
+                    if stopping:
+                        break
+                    if last or place.step % config.validation.every == 0:
+                        validator(place)
+        heartbeat.beat(place.step, "finishing the checkpoint", _SAVING_S)
+        self._checkpoints.close()
+        return place
+
+    def _build_stage(self, place: Place, data: TrainingData, schedule: Mapping[str, Any], metrics: Metrics) -> Stage:
+        config, world = self._config, self._world
+        stages = config.stages[: place.stage + 1]
+        guider = any(stage.landmarks == "rendered" for stage in stages)
+        model = build_model(config.model, config.codec, data.sample_grid, guider=guider)
+        flops = _flops(model, data.sample_grid, guided=stages[-1].landmarks == "rendered")
+        metrics.begin_stage(
+            stages[-1].name,
+            place.step - place.stage_step,
+            stages[-1].steps,
+            flops.training(stages[-1].trains),
+            flops.tokens,
+        )
+        encoder = None
+        if config.reference.noise or config.reference.frame != "stored":
+            encoder = PictureEncoder(config.codec).to(world.device)
+        return Stage(config, place.stage, model, NoiseSchedule(schedule, world.device), encoder, world)
+
+    def _validator(
+        self, stage: Stage, data: TrainingData, schedule: Mapping[str, Any], metrics: Metrics, heartbeat: Heartbeat
+    ) -> Callable[[Place], None]:
+        """Measures and shows what the model of ``stage`` does on the held-out clips, if there are any."""
+        if self._job.held_out is None:
+            return lambda _: None
+        config = self._config.validation
+        held_out = HeldOut(self._job.held_out, data.recipe)
+        validation = Validation(config, held_out, schedule, self._world, stage.dtype, self._job.out)
+
+        def validate(place: Place) -> None:
+            heartbeat.beat(place.step, "validating", _VALIDATING_S)
+            average = nullcontext() if stage.ema is None else stage.ema.swapped(stage.model)
+            with average:
+                metrics.log_validation(place.step, validation.losses(stage.model))
+                if config.videos:
+                    validation.videos(stage.model, place.step)
+
+        return validate
+
+    def _stage_data(self, number: int) -> TrainingData:
+        config, stage = self._config, self._config.stages[number]
+        recipe = Recipe(
+            data=config.data,
+            codec=config.codec,
+            reference=config.reference,
+            weight=config.weight,
+            landmarks=stage.landmarks,
+            face_dropout=stage.face_dropout,
+            landmark_dropout=stage.landmark_dropout,
+            seed=config.seed,
+        )
+        return TrainingData(self._job.data, recipe)
+
+    def _record(self) -> dict[str, Any]:
+        """For :func:`training.run_folder.claim`."""
+        job = self._job
+        return {
+            "config": job.config.model_dump(mode="json"),
+            "deciding": job.config.deciding,
+            "data": [str(root.absolute()) for root in job.data],
+            "held_out": None if job.held_out is None else str(job.held_out.absolute()),
+        }
+
+
+def _watched(batches: Batches, reporter: Reporter, heartbeat: Heartbeat, step: int) -> Iterator[Prepared]:
+    """``batches``, with the waiting for them measured, and each one a sign of life."""
+    while True:
+        heartbeat.beat(step, "waiting for data")
+        with reporter.waiting():
+            batch = next(batches)
+        heartbeat.beat(step, "computing")
+        yield batch
+
+
+def _flops(model: PortraitModel, grid: tuple[int, int], guided: bool) -> Flops:
+    """Operations of the model for a sample; of its guider too, if the stage goes through it."""
+    guider = 0
+    if guided and model.guider is not None:
+        on_meta = copy.deepcopy(model.guider).to("meta")
+        guider = forward_flops(on_meta, torch.empty(1, 3, FRAMES, HEIGHT, WIDTH, device="meta"))
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return count_flops(shapes, len(model.transformer.transformer_blocks), grid, model.latent_shape[0], guider)
+
+
+def _data_state(data: TrainingData, place: Place) -> dict[str, Any]:
+    """For :func:`shards.loader.resume`."""
+    return {"digest": data.plan.digest, "seed": data.plan.seed, "consumed": place.consumed}
+
+
+def _check_batch(config: TrainConfig, ranks: int) -> None:
+    at_once = config.batch.micro * ranks
+    if config.batch.size % at_once:
+        sizes = [
+            size
+            for size in (config.batch.size // at_once * at_once, (config.batch.size // at_once + 1) * at_once)
+            if size
+        ]
+        raise UserError(
+            f"batch.size {config.batch.size} cannot be shared by {ranks} ranks that take {config.batch.micro} samples "
+            f"(batch.micro) at a time; make it {' or '.join(map(str, sizes))}, or change batch.micro or the number of ranks"
+        )
+
+
+def _on_first_rank(world: World, action: Callable[[], None]) -> None:
+    """Do ``action`` on rank 0; its :class:`UserError` is raised on every rank."""
+    outcome: list[str | None] = [None]
+    if world.first:
+        try:
+            action()
+        except UserError as error:
+            outcome = [str(error)]
+    dist.broadcast_object_list(outcome, src=0, device=world.device)
+    if outcome[0] is not None:
+        raise UserError(outcome[0])
+
+
+def _device_name(world: World) -> str:
+    return torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
