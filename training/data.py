@@ -1,6 +1,7 @@
 """What a model is trained on: datasets that fit the configuration, as endless prepared batches or, held out, by number."""
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +28,7 @@ from training.encode_config import RenderConfig
 from training.guider import latent_scale
 from training.latents import CHANNELS
 from training.loss_weight import InertWatch
-from training.prepared import Prepared as Prepared
-from training.prepared import Preparer, Recipe, needed_fields
+from training.prepared import Prepared, Preparer, Recipe, needed_fields
 from training.randomness import Chances, Shapes, draw, draw_held_out
 
 _AHEAD = 2
@@ -224,8 +224,12 @@ def _read_making(root: Path, recipe: Recipe) -> _Making:
     """Read the records of a dataset; :class:`UserError` unless its layer and face tokens are those of ``recipe``."""
     base = DatasetRecord.load(root)
     layer = LayerRecord.load(root, recipe.data.layer, base)
+    if not {"layout", "codec_fingerprint"} <= layer.config.keys():
+        raise UserError(
+            f"layer {layer.layer!r} of {root} does not say how it was made; encode it again as another layer"
+        )
     _check_codec(root, layer, recipe.codec)
-    layout = layer.config.get("layout")
+    layout = layer.config["layout"]
     if layout != recipe.data.layout:
         raise UserError(
             f"layer {layer.layer!r} of {root} has the layout {layout}, and data.layout is {recipe.data.layout}; set it to "
@@ -233,9 +237,10 @@ def _read_making(root: Path, recipe: Recipe) -> _Making:
         )
     encoder = base.config.get("face", {}).get("encoder")
     if encoder != recipe.data.face_tokens:
+        accept = "" if encoder not in ("siglip", "patches") else f"set data.face_tokens={encoder}, or "
         raise UserError(
             f"the face tokens of {root} are those of {encoder}, and data.face_tokens is {recipe.data.face_tokens}; "
-            f"set data.face_tokens={encoder}, or curate with face.encoder={recipe.data.face_tokens}"
+            f"{accept}curate with face.encoder={recipe.data.face_tokens}"
         )
     return _Making(
         backend=base.config.get("landmarks", {}).get("backend", "mediapipe"),
@@ -253,13 +258,19 @@ def _check_codec(root: Path, layer: LayerRecord, codec: CodecConfig) -> None:
         )
     # The weights, wherever they lie here and lay there, as they were used for the layer.
     as_made = CodecConfig.model_validate({**codec.model_dump(), **made, "vae_model": codec.vae_model, "device": "cpu"})
-    fingerprint = load_codec(as_made).fingerprint
+    fingerprint = _fingerprint(as_made)
     if fingerprint != layer.config["codec_fingerprint"]:
         raise UserError(
             f"layer {layer.layer!r} of {root} was encoded with other weights (fingerprint "
             f"{layer.config['codec_fingerprint'][:12]}, from {made.get('vae_model')}) than those of codec.vae_model "
             f"{codec.vae_model} ({fingerprint[:12]}); name the same ones, or encode another layer"
         )
+
+
+@functools.cache
+def _fingerprint(codec: CodecConfig) -> str:
+    """Loads the codec, which takes seconds: a run asks for each dataset in each stage."""
+    return load_codec(codec).fingerprint
 
 
 def _check_recipe(recipe: Recipe) -> None:
