@@ -25,9 +25,12 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from faceloom.errors import UserError
 from shards.storage import make_folder, move_folder, write_atomic
@@ -195,13 +198,12 @@ class Checkpoints:
         try:
             if self._agree(lambda: self._begin(target, facts))[0]:
                 return None
-            writer = FileSystemWriter(temporary)
-            dcp_save(tensors, storage_writer=writer, process_group=self._group)
+            dcp_save(tensors, storage_writer=_Writer(temporary), process_group=self._group)
             files: dict[str, dict[str, int]] = {}
             for share in self._agree(lambda: _describe(temporary, self._rank)):
                 files.update(share)
             self._agree(lambda: self._commit(target, step, facts, files))
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # which is no Exception
             # Whatever it was, the model in memory is worth more than this copy of it.
             if self._rank == 0:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -264,11 +266,23 @@ class _Save(threading.Thread):
     def __init__(self, step: int, write: Callable[[], str | None]) -> None:
         super().__init__(name=f"checkpoint-{step}", daemon=True)
         self.step = step
-        self.failure: str | None = None
+        self.failure: str | None = "its thread died"
         self._write = write
 
     def run(self) -> None:
         self.failure = self._write()
+
+
+class _Writer(FileSystemWriter):
+    """Torch's writer, which in place of the disk's own words (no space, quota) has ``unexpected pos 704 vs 598``."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        try:
+            return super().write_data(plan, planner)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 class _RanksFailedError(Exception):
