@@ -87,7 +87,8 @@ def states(
     items["gradients"] = _FP32 * learned // (shards or 1)
     items["optimizer"] = 2 * _FP32 * learned // (shards or 1)
     if ema:
-        items["moving average"] = _FP32 * learned // (shards or 1)
+        ever = sum(sizes[name] for name in {*trained, *trained_before})
+        items["moving average"] = _FP32 * ever // (shards or 1)
     return items
 
 

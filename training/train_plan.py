@@ -93,27 +93,35 @@ def plan(config: TrainConfig, gpus: int = 1, kind: str = "A800", utilisation: fl
         )
     machines = Machines(gpus, kind, utilisation, peak_flops(kind, config.dtype))
     before: set[str] = set()
+    guided = False
     stages = []
     for stage in config.stages:
-        stages.append(_plan_stage(config, stage, machines, before))
-        before |= stages[-1][1]
-    return TrainPlan(config, machines, tuple(made for made, _ in stages))
+        guided |= stage.landmarks == "rendered"
+        made, trained = _plan_stage(config, stage, machines, before, guided=guided)
+        before |= trained
+        stages.append(made)
+    return TrainPlan(config, machines, tuple(stages))
 
 
 def _plan_stage(
-    config: TrainConfig, stage: StageConfig, machines: Machines, before: set[str]
+    config: TrainConfig, stage: StageConfig, machines: Machines, before: set[str], *, guided: bool
 ) -> tuple[StagePlan, set[str]]:
-    """The plan of a stage after those that trained ``before``, and the names of what it trains."""
+    """The plan of a stage after those that trained ``before``, and the names of what it trains.
+
+    ``guided``: this stage or an earlier one has a landmark guider, so that the model has it.
+    """
     grid = (LATENT_HEIGHT // config.data.shrink, LATENT_WIDTH // config.data.shrink)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.dtype]
-    model = build_model(config.model, config.codec, grid, guider=stage.landmarks == "rendered", device="meta").to(dtype)
+    model = build_model(config.model, config.codec, grid, guider=guided, device="meta").to(dtype)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(stage.trains(name))
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    guider = forward_flops(model.guider, _drawings(1, FRAMES, dtype)) if model.guider else 0
+    guider = 0
+    if model.guider is not None and stage.landmarks == "rendered":
+        guider = forward_flops(model.guider, _drawings(1, FRAMES, dtype))
     flops = count_flops(shapes, len(model.transformer.transformer_blocks), grid, model.latent_shape[0], guider)
     checkpointing = config.parallel.activation_checkpointing
     recomputed = flops.recomputed(trained.__contains__, blocks=checkpointing)

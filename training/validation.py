@@ -46,7 +46,7 @@ class Validation:
         self._config = config
         self._held_out = held_out
         self._schedule_config = schedule_config
-        self._schedule = NoiseSchedule(dict(schedule_config))
+        self._schedule = NoiseSchedule(schedule_config, world.device)
         self._world = world
         self._dtype = dtype
         self._out = out

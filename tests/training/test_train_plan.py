@@ -89,6 +89,12 @@ def test_what_an_earlier_stage_trained_stays_in_float32() -> None:
     assert after.memory["weights"] - alone.memory["weights"] == 2 * plan(small()).stages[0].trained
 
 
+def test_a_stage_after_the_guiders_holds_it_without_going_through_it() -> None:
+    joint, after = plan(small(stages=[JOINT, MOTION])).stages
+    assert after.parameters == joint.parameters > plan(small()).stages[0].parameters
+    assert after.sample_flops == plan(small()).stages[0].sample_flops
+
+
 def test_a_reference_that_is_encoded_while_training_needs_its_encoder() -> None:
     config = load(TrainConfig, "skyreels_a1", ["reference.noise=true"])
     (stage,) = plan(config.model_copy(update={"stages": (MOTION,)}), gpus=32).stages

@@ -26,6 +26,7 @@ from training.validation_config import ValidationConfig
 ALONE = World(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
 SHAPE = (3, 16, 4, 6)
 TIMESTEPS = (100, 900)
+SOME = slice(None, None, 12)  # frames
 PIXELS = Recipe(
     DataConfig(face_tokens="patches"), CodecConfig(codec="pixels"), ReferenceConfig(), WeightConfig(), seed=5
 )
@@ -210,7 +211,7 @@ def test_videos_show_reference_landmarks_truth_and_what_was_generated(
 
     frames = decode_video(path.read_bytes())
     assert frames.shape == (49, 32 + 480, 4 * 720, 3)
-    shown = np.split(frames[:, 32:].astype(float), 4, axis=2)
+    shown = np.split(frames[SOME, 32:].astype(float), 4, axis=2)
     drawn = prepared.renders[0].numpy() if prepared.renders is not None else None
     if prepared.landmarks is not None:
         drawn = PixelsCodec().decode(prepared.landmarks[0].float().numpy())
@@ -222,7 +223,7 @@ def test_videos_show_reference_landmarks_truth_and_what_was_generated(
         PixelsCodec().decode(prepared.video[0].float().numpy()),
     ]
     for panel, picture in zip(shown, wanted, strict=True):
-        assert np.abs(panel - picture).mean() < 4  # grey levels; the video is compressed
+        assert np.abs(panel - picture[SOME]).mean() < 4  # grey levels; the video is compressed
 
 
 def test_shrunk_latents_are_shown_at_full_size(held_out: Path, tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_shrunk_latents_are_shown_at_full_size(held_out: Path, tmp_path: Path) -
     (path,) = validation(clips, tmp_path, videos=1, video_steps=1).videos(model, step=1)
     frames = decode_video(path.read_bytes())
     assert frames.shape == (49, 32 + 480, 4 * 720, 3)
-    truth, generated = np.split(frames[:, 32:].astype(float), 4, axis=2)[2:]
+    truth, generated = np.split(frames[SOME, 32:].astype(float), 4, axis=2)[2:]
     assert np.abs(truth - generated).mean() < np.abs(truth - truth[::-1]).mean()
 
 
