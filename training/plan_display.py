@@ -38,7 +38,8 @@ def _table(plan: TrainPlan) -> Table:
         row("seconds a step", *(f"{stage.step_s or 0:.3g}" for stage in stages))
         row("hours", *(f"{stage.hours or 0:.3g}" for stage in stages))
     table.add_section()
-    for item in dict.fromkeys(item for stage in stages for item in stage.memory):
+    items = dict.fromkeys(item for stage in stages for item in stage.memory)
+    for item in sorted(items, key=lambda item: item.startswith("activations")):
         row(f"GiB: {item}", *(_gib(stage, item) for stage in stages))
     row("GiB on each GPU", *(f"{stage.memory_total / _GIB:.1f}" for stage in stages))
     other = "without" if config.parallel.activation_checkpointing else "with"
