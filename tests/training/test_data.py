@@ -273,6 +273,14 @@ def test_face_tokens_that_are_no_embedding_are_refused_unless_named(dataset: Pat
         TrainingData([dataset], replace(recipe(), data=DataConfig()))
 
 
+def test_a_layer_that_does_not_say_how_it_was_made_is_refused(dataset: Path, tmp_path: Path) -> None:
+    root = edited(dataset, tmp_path)
+    layer = LayerRecord.load(root, "latents", DatasetRecord.load(root))
+    layer.model_copy(update={"config": {"codec": {"codec": "pixels"}}}).save(root)
+    with pytest.raises(UserError, match="does not say how it was made; encode it again"):
+        TrainingData([root], recipe())
+
+
 def test_datasets_with_other_drawings_cannot_be_mixed(dataset: Path, tmp_path: Path) -> None:
     other = edited(dataset, tmp_path, landmarks={"mode": "relative", "style": "a1_3d"})
     with pytest.raises(UserError, match="cannot be mixed"):
