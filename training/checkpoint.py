@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import google_crc32c
@@ -96,7 +97,8 @@ class Checkpoints:
     """The checkpoints of a run in ``folder``, written and read by all ranks together.
 
     Constructing it, and every method but :meth:`due` and :meth:`poll`, is a collective call. Nothing else may write to
-    ``folder``, which all ranks see; what earlier runs left half-written is removed.
+    ``folder``, which all ranks see; what earlier runs left half-written is removed. After its ``with`` block no save is on
+    its way, so that the process group can be destroyed.
     """
 
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
@@ -124,13 +126,14 @@ class Checkpoints:
         """
         self.wait()
         flat = dict(_flatten(tensors))
+        said = json.loads(json.dumps(facts, allow_nan=False))
         if self._config.asynchronous:
             stager = DefaultStager(StagingOptions(False, False, False, False))
             staged = stager.stage(flat)
             assert isinstance(staged, dict)
             stager.close()
             flat = staged
-        self._pending = _Save(step, lambda: self._write(step, flat, json.loads(json.dumps(facts, allow_nan=False))))
+        self._pending = _Save(step, lambda: self._write(step, flat, said))
         self._pending.start()
         if not self._config.asynchronous:
             self.wait()
@@ -157,12 +160,12 @@ class Checkpoints:
 
         It may hold more, and may be of another number of ranks and another strategy. Raises :class:`UserError` that names
         what it lacks, a tensor of another shape, or a file whose bytes are not those that were written. A checkpoint that
-        was loaded stays on disk as long as this object lives: a run that goes wrong after it can go back.
+        was loaded stays on disk as long as this object lives: a run that goes wrong after it can go back. ``.metadata`` is a
+        pickle, which can run code: load what you trust.
         """
         self.wait()
         flat = dict(_flatten(tensors))
-        world = dist.get_world_size()
-        share = sorted(checkpoint.files)[self._rank :: world]
+        share = sorted(checkpoint.files)[self._rank :: dist.get_world_size()]
         try:
             self._agree(lambda: _verify(checkpoint, share))
             _check_fit(checkpoint, flat)
@@ -178,6 +181,15 @@ class Checkpoints:
         self.wait()
         if self._failed is not None:
             raise UserError(f"{self._failed}. Run the same command again with --resume")
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.wait()
 
     def _harvest(self, save: "_Save") -> None:
         self._pending = None
@@ -228,7 +240,10 @@ class Checkpoints:
         if target.exists():
             _discard(target, self._folder / f".{target.name}.replaced.tmp")
         move_folder(_temporary(target), target)
-        self._purge()
+        try:
+            self._purge()
+        except OSError as error:
+            logger.warning("an old checkpoint could not be deleted: %s", error)
 
     def _purge(self) -> None:
         whole: list[Path] = []
@@ -285,7 +300,7 @@ class _Writer(FileSystemWriter):
             raise
 
 
-class _RanksFailedError(Exception):
+class _RanksFailedError(UserError):
     """What went wrong, on which ranks."""
 
 

@@ -55,9 +55,9 @@ class Heartbeat:
     has been in a phase for longer than it may, and so has the one that has come least far, this process says which that is
     and exits with :data:`HUNG_EXIT_CODE`; the launcher ends the others.
 
-    A phase may take ``timeout_s``, or what :meth:`beat` allows it; in the first step after :meth:`begin`, which compiles, it
-    may take ``first_step_timeout_s``. All ranks see ``folder``, and their clocks agree to a few seconds. Constructing it is a
-    collective call.
+    A phase may take ``timeout_s``, or what :meth:`beat` allows it. In the first step, and in the first after :meth:`begin`,
+    which compile, it may take ``first_step_timeout_s``. All ranks see ``folder``, and their clocks agree to a few seconds.
+    Constructing it is a collective call.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Heartbeat:
         self._rank = rank
         self._timeout_s = timeout_s
         self._first_s = max(first_step_timeout_s, timeout_s)
-        self._first_step = 0
+        self._first_step: int | None = None
         self._world = dist.get_world_size()
         self._every_s = min(_SAVED_BETWEEN_S, timeout_s / 4)
         self._told = (0, "starting", time.time(), self._first_s)
@@ -89,6 +89,8 @@ class Heartbeat:
 
         Call it whenever something is done, a micro-batch or a file of many: it is progress that keeps a run alive.
         """
+        if self._first_step is None:
+            self._first_step = step
         within = allowance_s or self._timeout_s
         self._told = (step, phase, time.time(), max(within, self._first_s) if step == self._first_step else within)
 

@@ -17,10 +17,9 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore, PrefixStore, Store
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -165,32 +164,37 @@ def _meet(device: torch.device, timeout_s: float) -> None:
     if "RANK" not in os.environ:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
         return
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # torchrun keeps the store of its workers itself.
+    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
-        store, rank, world = next(rendezvous("env://", timeout=timeout))
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"rank {os.environ['RANK']} found nobody at {where} within {timeout_s:g} s: {error}") from error
+        # Not torch's own rendezvous, which cannot say whom it waits for.
+        store: Store = TCPStore(host, port, world, serves, timeout, wait_for_workers=False)
+    except RuntimeError as error:
+        raise UserError(f"rank {rank} found nobody at {host}:{port} within {timeout_s:g} s: {error}") from error
     # Restarted workers of torchrun find the store of their predecessors.
     store = PrefixStore(f"faceloom/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    _wait_for_all(store, rank, world, timeout_s)
     try:
+        _wait_for_all(store, rank, world, timeout_s)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     except RuntimeError as error:
         raise UserError(_unreachable(rank, world, timeout_s, error)) from error
 
 
 def _wait_for_all(store: Store, rank: int, world: int, timeout_s: float) -> None:
-    # Before torch's own rendezvous, which only says that it waited in vain.
     store.set(f"here/{rank}", socket.gethostname())
+    keys = [f"here/{other}" for other in range(world)]
     deadline = time.monotonic() + timeout_s
-    while missing := [other for other in range(world) if not store.check([f"here/{other}"])]:
+    while not store.check(keys):
         if time.monotonic() > deadline:
-            names = ", ".join(str(other) for other in missing[:20]) + (" …" if len(missing) > 20 else "")
+            missing = [str(other) for other, key in enumerate(keys) if not store.check([key])]
+            names = ", ".join(missing[:20]) + (" …" if len(missing) > 20 else "")
             raise UserError(
                 f"of {world} ranks, {len(missing)} did not start within {timeout_s:g} s: {names}; see their own output, and "
                 "start every node with the same --nnodes and --nproc-per-node (parallel.init_timeout_s sets the wait)"
             )
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def _unreachable(rank: int, world: int, timeout_s: float, error: Exception) -> str:

@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,64 @@ def test_a_save_waits_for_the_one_before(tmp_path: Path, alone: None, monkeypatc
     checkpoints.close()
     assert most == 1
     assert names(tmp_path) == ["step-00000020", "step-00000030"]
+
+
+class TrainingFailed(Exception):
+    pass
+
+
+def failing_rank(folder: Path) -> None:
+    """Training fails while a checkpoint is being written."""
+    start(PLAIN)
+    save = training.checkpoint.dcp_save
+    training.checkpoint.dcp_save = lambda *args, **options: (time.sleep(1), save(*args, **options))  # type: ignore[assignment]
+    try:
+        with Checkpoints(folder, ASYNCHRONOUS) as checkpoints:
+            checkpoints.save(10, tensors(10.0), {})
+            raise TrainingFailed
+    except TrainingFailed:
+        finish()
+
+
+def test_a_run_that_fails_finishes_the_checkpoint_that_was_on_its_way(tmp_path: Path, alone: None) -> None:
+    run_ranks(tmp_path / "ranks", 2, failing_rank, tmp_path / "checkpoints")
+    assert loaded_value(Checkpoints(tmp_path / "checkpoints", ASYNCHRONOUS)) == 10.0
+
+
+def test_the_facts_are_those_of_the_moment_of_the_save(
+    tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    save = training.checkpoint.dcp_save
+    monkeypatch.setattr(
+        training.checkpoint, "dcp_save", lambda *args, **options: (go_on.wait(20), save(*args, **options))
+    )
+    facts = {"consumed": 10}
+    with Checkpoints(tmp_path, ASYNCHRONOUS) as checkpoints:
+        checkpoints.save(10, tensors(1.0), facts)
+        facts["consumed"] = 20
+        go_on.set()
+    assert read_checkpoint(tmp_path / "step-00000010").facts == {"consumed": 10}
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_fails_no_save(
+    tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = two_checkpoints(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(training.checkpoint, "_discard", refuse)
+    checkpoints.save(30, tensors(30.0), {})
+    checkpoints.close()
+    assert "not yours" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, alone: None) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=rf"rank 0 on .*{tmp_path / 'file'}"):
+        Checkpoints(tmp_path / "file" / "checkpoints", SYNCHRONOUS)
 
 
 # --- what does not fit

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from faceloom.errors import UserError
 from tests.training.ranks import run_ranks
@@ -162,10 +163,39 @@ def test_replicas_of_shards_train_as_one_process_does(tmp_path: Path) -> None:
         assert_trained_equally(result, bare())
 
 
+def counting_rank(strategy: Strategy, config: ParallelConfig, micro: int) -> Any:
+    """As :func:`train_rank`, with how often a block computed and how often DDP sent gradients."""
+    world = start(config)
+    tiny, counts = tiny_model(JOINT), {"forwards": 0, "reductions": 0}
+    tiny.transformer.transformer_blocks[0].attn1.to_q.register_forward_hook(
+        lambda *_: counts.update(forwards=counts["forwards"] + 1)
+    )
+    model = parallelize(tiny, config, strategy, world, torch.float32)
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model.register_comm_hook(counts, count_reduction)
+    losses, norms = train(model, adam(model), world, micro)
+    weights = whole_parameters(model)
+    finish()
+    return losses, norms, weights, counts
+
+
+def count_reduction(counts: dict[str, int], bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:
+    counts["reductions"] += bucket.is_last()
+    return allreduce_hook(None, bucket)
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_activation_checkpointing_changes_nothing_but_the_memory(tmp_path: Path, strategy: Strategy) -> None:
-    for result in run_ranks(tmp_path, 2, train_rank, strategy, ParallelConfig(), 2, JOINT, torch.float32):
+def test_activation_checkpointing_computes_blocks_again_and_changes_nothing_else(
+    tmp_path: Path, strategy: Strategy
+) -> None:
+    for result in run_ranks(tmp_path, 2, counting_rank, strategy, ParallelConfig(), 2):
         assert_trained_equally(result, bare())
+        assert result[3]["forwards"] == STEPS * 2 * 2
+
+
+def test_ddp_sends_its_gradients_once_a_step(tmp_path: Path) -> None:
+    for result in run_ranks(tmp_path, 2, counting_rank, "ddp", PLAIN, 1):
+        assert result[3] == {"forwards": STEPS * 4, "reductions": STEPS}
 
 
 def mixed_rank(strategy: Strategy) -> Any:
