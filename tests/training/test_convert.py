@@ -136,13 +136,16 @@ def test_tensors_in_several_files_are_the_same_model(release, tmp_path):
     assert all(torch.equal(one[name], several[name]) for name in one)
 
 
-def test_weights_are_float32_in_memory_of_their_own(release, tmp_path):
-    folder = shutil.copytree(release, tmp_path / "half")
-    edit_weights(folder / "transformer", lambda weights: weights.update({n: w.bfloat16() for n, w in weights.items()}))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_are_float32_in_memory_of_their_own(release, tmp_path, dtype):
+    folder = shutil.copytree(release, tmp_path / "copy")
+    edit_weights(folder / "transformer", lambda weights: weights.update({n: w.to(dtype) for n, w in weights.items()}))
     model = built(folder)
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
     before = model.state_dict()["transformer.proj_out.weight"].clone()
-    (folder / "transformer" / WEIGHTS).write_bytes(b"")
+    file = folder / "transformer" / WEIGHTS
+    with file.open("r+b") as stream:
+        stream.write(bytes(file.stat().st_size))
     assert torch.equal(model.state_dict()["transformer.proj_out.weight"], before)
 
 

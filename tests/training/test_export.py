@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 
 from faceloom import cli
 from faceloom.errors import CheckFailed, UserError
-from tests.training.tiny import GRID, WEIGHTS, edit_weights, save_base, save_release
+from tests.training.tiny import GRID, WEIGHTS, edit_config, edit_weights, save_base, save_release
 from training import export as exporting
 from training.checkpoint import Checkpoints, read_checkpoint
 from training.checkpoint_config import CheckpointConfig
@@ -174,6 +175,19 @@ def test_a_pipeline_with_the_releases_components_loads_it_without_text(from_base
     assert "text_encoder=None" in made.notes[0]
 
 
+def test_the_schedule_is_the_checkpoints_own_for_the_sampler_of_the_paper(from_base, tmp_path):
+    run = shutil.copytree(from_base.parent.parent, tmp_path / "run")
+    base = shutil.copytree(config_read(from_base).model.init, tmp_path / "base")
+    schedule = base / "scheduler" / "scheduler_config.json"
+    settings = json.loads(schedule.read_text()) | {"_class_name": "CogVideoXDPMScheduler", "snr_shift_scale": 2.5}
+    schedule.write_text(json.dumps(settings))
+    record = (run / "run.json").read_text().replace(str(config_read(from_base).model.init), str(base))
+    (run / "run.json").write_text(record)
+    export(run / "checkpoints" / from_base.name, "release", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())
+    assert written == settings | {"_class_name": "CogVideoXDDIMScheduler"}
+
+
 def test_the_guider_is_a_whole_autoencoder_around_the_trained_encoder(from_base, tmp_path):
     export(from_base, "release", tmp_path / "out")
     guider = load_file(tmp_path / "out" / "pose_guider" / WEIGHTS)
@@ -261,6 +275,35 @@ def test_verifying_finds_a_tensor_that_was_not_written(stand_in, tmp_path, monke
     monkeypatch.setattr(exporting, "_write", write_less)
     with pytest.raises(CheckFailed, match=r"transformer.proj_out.bias was not written"):
         export(stand_in, "diffusers", tmp_path / "out", verify=True)
+
+
+def test_verifying_runs_what_it_loads(stand_in, tmp_path, monkeypatch):
+    write = exporting._write
+
+    def write_another_function(folder: Path, *arguments: object) -> None:
+        write(folder, *arguments)
+        edit_config(folder / "transformer", flip_sin_to_cos=False)
+
+    monkeypatch.setattr(exporting, "_write", write_another_function)
+    with pytest.raises(CheckFailed, match="loaded again, the model gives other velocities"):
+        export(stand_in, "diffusers", tmp_path / "out", verify=True)
+
+
+def test_every_file_is_on_the_disk_before_the_folder_has_its_name(stand_in, tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def remember(descriptor: int) -> None:
+        flushed.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(exporting.os, "fsync", remember)
+    monkeypatch.setattr(
+        exporting, "move_folder", lambda unfinished, _out: shutil.copytree(unfinished, tmp_path / "seen")
+    )
+    export(stand_in, "diffusers", tmp_path / "out")
+    written = {path.relative_to(tmp_path / "seen") for path in (tmp_path / "seen").rglob("*")}
+    assert len(written) > 8
+    assert written <= {Path(*path.relative_to(tmp_path).parts[1:]) for path in flushed if path.is_relative_to(tmp_path)}
 
 
 def test_a_disk_that_fills_up_leaves_nothing(stand_in, tmp_path, monkeypatch):
