@@ -1,3 +1,4 @@
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -77,16 +78,22 @@ def test_gradients_reach_every_parameter_and_are_those_of_diffusers(vae, clip):
 
 def test_the_backward_pass_keeps_the_groups_inputs_and_caches_only(vae, clip):
     def kept(run) -> int:
-        sizes = {}
+        """Bytes that the result holds: saved in the graph, and reachable from Python."""
+        saved = []
 
         def remember(tensor: torch.Tensor) -> torch.Tensor:
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            saved.append(tensor)
             return tensor
 
+        gc.collect()
+        before = {id(thing) for thing in gc.get_objects()}
         with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
             result = run()
         assert result.requires_grad
-        return sum(sizes.values())
+        gc.collect()
+        new = [thing for thing in gc.get_objects() if id(thing) not in before and type(thing) is torch.Tensor]
+        storages = [tensor.untyped_storage() for tensor in (*saved, *new)]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     pixels = pixels_of(clip)
     guider = guider_of(vae)
