@@ -295,6 +295,7 @@ def test_a_dataset_without_samples_is_named(tmp_path: Path) -> None:
             opened()
 
 
+@pytest.mark.timeout(120, func_only=True)  # without the remembered error, the second call waits for ever
 def test_too_much_damage_ends_the_batches_and_stays_the_answer(dataset: Path, tmp_path: Path) -> None:
     root = tmp_path / "damaged"
     shutil.copytree(dataset, root)
