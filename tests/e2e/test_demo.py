@@ -12,7 +12,7 @@ import pytest
 import webdataset
 
 from curation.config import CurationConfig
-from curation.demo import DEMO, unexpected
+from curation.demo import DEMO, held_out_keys, unexpected
 from curation.faces import FaceFinder
 from curation.ledger import read_ledger
 from faceloom import config
@@ -26,11 +26,19 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def sample(demo: Path) -> dict[str, object]:
-    """The fields of the only kept clip, as the webdataset library finds them."""
+def kept(demo: Path) -> dict[str, dict[str, object]]:
+    """The fields of the kept clips by source key, as the webdataset library finds them."""
     tars = [str(tar) for tar in sorted((demo / "dataset/shards").glob("*.base.tar"))]
-    (found,) = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
-    return {name: decode_field(name, found[name]) for name in FIELDS if name in found} | {"key": found["__key__"]}
+    found = {}
+    for raw in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False):
+        fields: dict[str, object] = {name: decode_field(name, raw[name]) for name in FIELDS if name in raw}
+        found[str(_meta(fields)["source_key"])] = fields | {"key": raw["__key__"]}
+    return found
+
+
+@pytest.fixture(scope="module")
+def sample(kept: dict[str, dict[str, object]]) -> dict[str, object]:
+    return kept["talking_man.mp4"]
 
 
 def test_every_clip_has_the_outcome_it_was_made_for(demo: Path) -> None:
@@ -58,10 +66,27 @@ def test_a_second_demo_has_nothing_to_do_and_touches_nothing(demo: Path) -> None
     assert state() == before
 
 
-def test_there_is_a_contact_sheet_of_the_kept_clip_only(demo: Path, sample: dict[str, object]) -> None:
-    (sheet,) = (demo / "contact-sheets").iterdir()
-    assert sheet.name == f"{sample['key']}.png"
-    assert min(cv2.imread(str(sheet)).shape[:2]) > 400
+def test_there_is_a_contact_sheet_of_every_kept_clip_and_no_other(
+    demo: Path, kept: dict[str, dict[str, object]]
+) -> None:
+    sheets = list((demo / "contact-sheets").iterdir())
+    assert {sheet.name for sheet in sheets} == {f"{fields['key']}.png" for fields in kept.values()}
+    assert all(min(cv2.imread(str(sheet)).shape[:2]) > 400 for sheet in sheets)
+
+
+def test_what_is_held_out_moves_otherwise_than_what_is_trained_on(kept: dict[str, dict[str, object]]) -> None:
+    """Landmarks at equal frame numbers, px of the sample, mean over points and frames. Measured: 42 to the nearest."""
+
+    def points_px(name: str) -> np.ndarray:
+        fields = kept[name]
+        points, meta = dequantise(np.asarray(fields["landmarks.u16.npy"])), _meta(fields)
+        return to_crop(points, meta["source_wh"], meta["crop_xywh"], (WIDTH, HEIGHT))
+
+    training = [points_px(name) for name in kept if name not in held_out_keys()]
+    assert len(training) >= 8
+    for name in held_out_keys():
+        own = points_px(name)
+        assert min(np.linalg.norm(own - other, axis=2).mean() for other in training) > 30, name
 
 
 def test_webdataset_reads_a_whole_sample_of_the_documented_shapes(sample: dict[str, object]) -> None:
@@ -104,7 +129,7 @@ def test_landmarks_in_crop_coordinates_lie_on_the_face_of_the_sample(sample: dic
     assert np.median(np.linalg.norm(differences, axis=2)) <= 3
 
 
-def test_there_is_a_landmark_video_of_the_kept_clip_and_one_of_the_portrait(
+def test_there_is_a_landmark_video_of_the_talking_man_and_one_of_the_portrait(
     demo: Path, sample: dict[str, object]
 ) -> None:
     names = {path.name for path in (demo / "landmarks").iterdir()}
