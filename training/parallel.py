@@ -107,11 +107,6 @@ def parallelize(
     _check_equal_weights(model, world)
     transformer = model.get_submodule("transformer")
     blocks = list(transformer.get_submodule("transformer_blocks").children())
-    # In fp32, the table of positions would make the whole residual stream fp32.
-    for module in transformer.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point():
-                setattr(module, name, buffer.to(dtype))
     if config.activation_checkpointing:
         transformer.enable_gradient_checkpointing()  # type: ignore[operator]
     if config.compile:

@@ -68,19 +68,19 @@ def test_the_rank_that_hangs_shows_where(tmp_path: Path) -> None:
 
 def slow_but_alive_rank(folder: Path) -> None:
     world = start(ParallelConfig())
-    with Heartbeat(folder, world.rank, 1.0, first_step_timeout_s=30) as heartbeat:
+    with Heartbeat(folder, world.rank, 3.0, first_step_timeout_s=60) as heartbeat:
         heartbeat.begin(5, "compiling")
-        time.sleep(3 if world.rank == 0 else 0)
+        time.sleep(5 if world.rank == 0 else 0)
         dist.barrier()
-        heartbeat.beat(6, "validating", allowance_s=30)
-        time.sleep(3 if world.rank == 1 else 0)
+        heartbeat.beat(6, "validating", allowance_s=60)
+        time.sleep(5 if world.rank == 1 else 0)
         heartbeat.beat(6, "waiting")
         dist.barrier()
-        for video in range(6):
+        for video in range(5):
             heartbeat.beat(6, f"video {video}")
-            time.sleep(0.5)
+            time.sleep(1)
         heartbeat.begin(6, "the next stage")
-        time.sleep(3)
+        time.sleep(5)
     finish()
 
 
