@@ -279,6 +279,25 @@ def test_ranks_with_different_weights_are_refused(tmp_path: Path) -> None:
         assert "model.init" in message
 
 
+def one_bias_differs_rank() -> str:
+    world = start(PLAIN)
+    model = tiny_model(JOINT)
+    if world.rank == 1:
+        with torch.no_grad():
+            model.face[0].bias[6] *= 1 + 2**-20
+    try:
+        parallelize(model, PLAIN, "ddp", world, torch.float32)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_one_number_that_differs_is_enough_and_its_parameter_is_named(tmp_path: Path) -> None:
+    # Of 7 numbers, which are no multiple of 8 bytes.
+    for message in run_ranks(tmp_path, 2, one_bias_differs_rank):
+        assert "(face.0.bias and 0 more)" in message
+
+
 def three_replicas_rank() -> str:
     world = start(PLAIN)
     try:
