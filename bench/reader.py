@@ -271,6 +271,11 @@ def print_goals(runs: dict[str, Rounds]) -> None:
 
 def print_machine(bench: Bench) -> None:
     """What the figures depend on."""
+    console.print(f"{machine()}; {bench.samples} samples in {bench.shards} shards")
+
+
+def machine() -> str:
+    """Its cores and what they are busy with."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -280,7 +285,7 @@ def print_machine(bench: Bench) -> None:
         platform.machine(),
     )
     load = " ".join(f"{value:.2f}" for value in os.getloadavg())
-    console.print(f"{os.cpu_count()} cores, {cpu}, load {load}; {bench.samples} samples in {bench.shards} shards")
+    return f"{os.cpu_count()} cores, {cpu}, load {load}"
 
 
 @contextmanager
