@@ -5,7 +5,8 @@ import json
 import math
 import resource
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +69,8 @@ class Metrics:
     ``resumed_at`` first drops the lines of later steps, and a last line that a crash cut short; TensorBoard hides its events
     of later steps; W&B keeps its own and ignores the new ones until they pass them.
 
+    A full disk ends no run. It is said once; the lines of ``metrics.jsonl`` follow when there is room, TensorBoard's end.
+
     MFU is the share of ``peak`` operations a second that each of ``world`` ranks could do; where that is unknown, None, no
     MFU is shown. ``run_config`` is what W&B shows as the run's configuration. Raises :class:`UserError`, on every rank, if
     W&B is asked for and not installed.
@@ -94,6 +97,7 @@ class Metrics:
         self._stage, self._before, self._steps = "", 0, 0
         self._flops = self._tokens = 0
         self._file: TextIO | None = None
+        self._unwritten = False
         self._tensorboard: Any = None
         self._wandb: Any = None
         if rank:
@@ -173,10 +177,12 @@ class Metrics:
         if not self._file:
             return
         self._display.close()
-        self._file.close()
+        with self._without_disk():
+            self._file.close()
         self._file = None
         if self._tensorboard:
-            self._tensorboard.close()
+            with self._without_disk():
+                self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
 
@@ -192,14 +198,25 @@ class Metrics:
         assert self._file is not None
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = json.dumps({"step": step, "stage": self._stage, **finite}, allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
+        with self._without_disk():
+            self._file.write(line + "\n")
+            self._file.flush()  # what a full disk does not take stays in its buffer
         if self._tensorboard:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
-            self._tensorboard.flush()
+            with self._without_disk():
+                for name, value in values.items():
+                    self._tensorboard.add_scalar(name, value, step)
+                self._tensorboard.flush()
         if self._wandb:
             self._wandb.log(dict(values), step=step)
+
+    @contextmanager
+    def _without_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._unwritten:
+                self._unwritten = True
+                self._display.line(f"the run's numbers cannot be written: {error}; training goes on")
 
 
 def _summary(values: Mapping[str, float]) -> str:

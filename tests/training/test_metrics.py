@@ -2,7 +2,9 @@ import importlib.machinery
 import io
 import json
 import math
+import resource
 import sys
+import threading
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -203,3 +205,23 @@ def test_memory_on_the_cpu_is_the_process_own() -> None:
     in_use, reserved = peak_memory_gib(torch.device("cpu"))
     assert in_use == reserved
     assert held.nbytes / 2**30 < in_use < 64
+
+
+def test_a_full_disk_is_said_once_and_what_it_did_not_take_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # where TensorBoard's writer reports, too
+    text = io.StringIO()
+    with metrics(tmp_path, console=Console(file=text, width=300)) as run:
+        run.begin_stage("motion", before=0, steps=50, flops=1, tokens=1)
+        run.log(10, INTERVAL)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            run.log(20, INTERVAL)
+            run.log(30, INTERVAL)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        run.log(40, INTERVAL)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30, 40]
+    assert text.getvalue().count("numbers cannot be written: [Errno 27] File too large; training goes on") == 1
