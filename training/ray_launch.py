@@ -3,6 +3,8 @@
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
@@ -25,6 +27,9 @@ def launch(job: Job, address: str | None, workers: int | None) -> bool:
     ``workers`` ranks, by default one for each GPU of the cluster, or one where it has none. All nodes see the folders of
     ``job``. A run that loses a rank (a node, a crash, out of memory) is gone on with from its last checkpoint, at most
     ``RESTARTS`` times; bad input is not tried again.
+
+    Relative paths in ``job`` are from this process's folder, also on other nodes. A signal to this process ends the run where
+    it is, without another checkpoint.
 
     Raises :class:`UserError` and :class:`CheckFailed` as :func:`training.train.train`, and if the cluster has no room.
     """
@@ -55,7 +60,7 @@ def launch(job: Job, address: str | None, workers: int | None) -> bool:
 def _trainer(job: Job, ranks: int, gpus: bool) -> TorchTrainer:
     return TorchTrainer(
         _rank,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "folder": Path.cwd()},
         scaling_config=ScalingConfig(num_workers=ranks, use_gpu=gpus),
         torch_config=TorchConfig(
             backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=int(job.config.parallel.init_timeout_s)
@@ -64,9 +69,11 @@ def _trainer(job: Job, ranks: int, gpus: bool) -> TorchTrainer:
     )
 
 
-def _rank(config: dict[str, Job]) -> None:
+def _rank(config: dict[str, Any]) -> None:
     """What each worker of Ray Train does."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    folder: Path = config["folder"]
+    if folder.is_dir():
+        os.chdir(folder)  # Ray Train put it into a folder of its own
     train(config["job"])
 
 
@@ -74,9 +81,8 @@ def _raise_if_final(error: TrainingFailedError, last: bool) -> None:
     """Raise what went wrong, unless starting again may help."""
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     for failure in failures.values():
-        cause = failure.__cause__ or failure
-        for kind in (UserError, CheckFailed):
-            if isinstance(cause, kind) or type(failure).__name__.startswith(kind.__name__):
-                raise kind(str(cause)) from None
+        # The other ranks' failures are that they lost this one.
+        if isinstance(failure, UserError | CheckFailed):
+            raise failure from None
     if last:
         raise CheckFailed(f"the run was lost {RESTARTS + 1} times: {error}") from None

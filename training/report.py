@@ -14,7 +14,7 @@ from training.stage import StepResult
 
 
 class Reporter:
-    """Reduces each step over the ranks and reports every ``every`` of them, and the last of a stage."""
+    """Reduces each step over the ranks; reports every ``every`` of them, and the last of a stage and before a stop."""
 
     def __init__(self, metrics: Metrics, every: int, world: World) -> None:
         self._metrics = metrics
@@ -52,9 +52,10 @@ class Reporter:
         self._sums += sums[:4].cpu()
         self._steps += 1
         self._loss_max = max(self._loss_max, sum(result.losses) / count)
-        if last or place.stage_step % self._every == 0:
+        stopping = bool(sums[5])
+        if last or stopping or place.stage_step % self._every == 0:
             self._report(place, result, int(sums[4]))
-        return bool(sums[5])
+        return stopping
 
     def _report(self, place: Place, result: StepResult, damaged: int) -> None:
         seconds = time.monotonic() - self._began

@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,8 +48,7 @@ class Stage:
     """The model of a stage on all ranks, and the optimizer of what the stage trains.
 
     ``model`` comes with its initial weights, the same on all ranks; ``number`` is the stage's in ``settings``. ``encoder`` is
-    needed where references come as pixels. Constructing it is a collective call. Raises :class:`UserError` if a pattern of
-    the stage's ``trainable`` fits no parameter.
+    needed where references come as pixels. Constructing it is a collective call.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Stage:
         self._skipped = 0
         self._share = settings.batch.size // world.world
         names = [name for name, _ in model.named_parameters()]
-        _check_patterns(self.config, names)
         self.trained = frozenset(
             name for name in names if any(stage.trains(name) for stage in settings.stages[: number + 1])
         )
@@ -164,7 +162,8 @@ class Stage:
         return Ema(trainable_state(self.model, self.trained), self._settings.ema.decay)
 
 
-def _check_patterns(stage: StageConfig, names: list[str]) -> None:
+def check_patterns(stage: StageConfig, names: Sequence[str]) -> None:
+    """Raise :class:`UserError` if a pattern of ``stage.trainable`` fits none of the parameters called ``names``."""
     for pattern in stage.trainable:
         if not any(re.match(pattern, name) for name in names):
             known = sorted({".".join(name.split(".")[:2]) for name in names})

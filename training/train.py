@@ -7,7 +7,7 @@ same way.
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -29,7 +29,7 @@ from training.prepared import Prepared, Recipe
 from training.report import Reporter
 from training.run_folder import CHECKPOINTS, HEARTBEATS, claim
 from training.schedule import NoiseSchedule
-from training.stage import Stage
+from training.stage import Stage, check_patterns
 from training.stop import Stop
 from training.train_config import TrainConfig
 from training.validation import Validation
@@ -60,13 +60,14 @@ class _Run:
         self._config = job.config
         self._world = world
         _check_batch(job.config, world.world)
-        self._data = self._stage_data(0)  # what does not fit is refused before the folder is made
+        self._digest = self._check_stages()
         _on_first_rank(world, lambda: claim(job.out, self._record(), job.resume))
         self._checkpoints = Checkpoints(job.out / CHECKPOINTS, job.config.checkpoint)
 
     def go(self) -> bool:
         """Take what is left of the stages; whether that was all of it."""
         config, world, out = self._config, self._world, self._job.out
+        steps = sum(stage.steps for stage in config.stages)
         checkpoint = self._checkpoints.latest()
         place = Place() if checkpoint is None else Place.of(checkpoint.facts)
         metrics = Metrics(
@@ -83,24 +84,25 @@ class _Run:
             Heartbeat(out / HEARTBEATS, world.rank, config.parallel.step_timeout_s) as heartbeat,
             Stop() as stop,
         ):
-            while True:
+            if place.step == steps:
+                metrics.say(f"nothing to do: all {steps} steps of {out} are done")
+            while place.step < steps:
                 if place.stage_step == config.stages[place.stage].steps:
-                    if place.stage + 1 == len(config.stages):
-                        return True
                     place = place.next_stage()
-                place = self._take_stage(place, checkpoint, metrics, heartbeat, stop)
-                if place.stage_step < config.stages[place.stage].steps:
+                place, stopped = self._take_stage(place, checkpoint, metrics, heartbeat, stop)
+                if stopped and place.step < steps:
                     metrics.say(f"stopped by a signal after step {place.step}; go on with --resume")
                     return False
                 checkpoint = self._checkpoints.latest()
+        return True
 
     def _take_stage(
         self, place: Place, checkpoint: Checkpoint | None, metrics: Metrics, heartbeat: Heartbeat, stop: Stop
-    ) -> Place:
-        """Train on from ``place`` to the end of its stage, or until a signal; where that led to."""
+    ) -> tuple[Place, bool]:
+        """Train on from ``place`` to the end of its stage, or until a signal; where that led to, and whether one came."""
         config, world = self._config, self._world
         at = config.stages[place.stage]
-        heartbeat.beat(place.step, f"building stage {at.name}")
+        heartbeat.begin(place.step, f"building stage {at.name}")
         data = self._stage_data(place.stage)
         if checkpoint is not None:
             resume(checkpoint.facts["data"], data.plan)
@@ -114,7 +116,8 @@ class _Run:
             with reporter.paused():
                 if place.step == 0:
                     validator(place)
-            while place.stage_step < at.steps:
+            stopping = False
+            while place.stage_step < at.steps and not stopping:
                 watched = _watched(batches, reporter, heartbeat, place.step)
                 result = stage.step(watched, place.stage_step)
                 place = place.after_step(config.batch.size)
@@ -126,27 +129,18 @@ class _Run:
                         facts = {**place.facts(), "data": _data_state(data, place), "ema_updates": stage.ema_updates}
                         self._checkpoints.save(place.step, stage.state(), facts)
                     self._checkpoints.poll()
-                    if stopping:
-                        break
-                    if last or place.step % config.validation.every == 0:
+                    if not stopping and (last or place.step % config.validation.every == 0):
                         validator(place)
         heartbeat.beat(place.step, "finishing the checkpoint", _SAVING_S)
         self._checkpoints.close()
-        return place
+        return place, stopping
 
     def _build_stage(self, place: Place, data: TrainingData, schedule: Mapping[str, Any], metrics: Metrics) -> Stage:
         config, world = self._config, self._world
-        stages = config.stages[: place.stage + 1]
-        guider = any(stage.landmarks == "rendered" for stage in stages)
-        model = build_model(config.model, config.codec, data.sample_grid, guider=guider)
-        flops = _flops(model, data.sample_grid, guided=stages[-1].landmarks == "rendered")
-        metrics.begin_stage(
-            stages[-1].name,
-            place.step - place.stage_step,
-            stages[-1].steps,
-            flops.training(stages[-1].trains),
-            flops.tokens,
-        )
+        at = config.stages[place.stage]
+        model = self._build_model(place.stage, data.sample_grid)
+        flops = _flops(model, data.sample_grid, guided=at.landmarks == "rendered")
+        metrics.begin_stage(at.name, place.step - place.stage_step, at.steps, flops.training(at.trains), flops.tokens)
         encoder = None
         if config.reference.noise or config.reference.frame != "stored":
             encoder = PictureEncoder(config.codec).to(world.device)
@@ -172,6 +166,26 @@ class _Run:
 
         return validate
 
+    def _check_stages(self) -> str:
+        """Refuse what does not fit any stage before the folder is made, and not after days, when its turn comes.
+
+        Returns the digest of the data's plan, which is the same for all stages.
+        """
+        load_schedule_config(self._config.model)
+        for number, stage in enumerate(self._config.stages):
+            data = self._stage_data(number)
+            if self._job.held_out is not None:
+                HeldOut(self._job.held_out, data.recipe)
+            model = self._build_model(number, data.sample_grid, "meta")
+            check_patterns(stage, [name for name, _ in model.named_parameters()])
+        return data.plan.digest
+
+    def _build_model(self, stage: int, grid: tuple[int, int], device: Literal["cpu", "meta"] = "cpu") -> PortraitModel:
+        """With the guider from the first stage on that goes through it."""
+        config = self._config
+        guider = any(each.landmarks == "rendered" for each in config.stages[: stage + 1])
+        return build_model(config.model, config.codec, grid, guider=guider, device=device)
+
     def _stage_data(self, number: int) -> TrainingData:
         config, stage = self._config, self._config.stages[number]
         recipe = Recipe(
@@ -191,7 +205,7 @@ class _Run:
         job = self._job
         return {
             "config": job.config.model_dump(mode="json"),
-            "deciding": job.config.deciding,
+            "deciding": {**job.config.deciding, "samples": self._digest},
             "data": [str(root.absolute()) for root in job.data],
             "held_out": None if job.held_out is None else str(job.held_out.absolute()),
         }
