@@ -1,6 +1,6 @@
 # Every target builds what it needs: a virtual environment in .venv, with the versions of constraints.txt.
 #   make demo     curate the packaged footage, end to end
-#   make test     run the tests
+#   make test     run the tests, in two processes, of which each takes whole files: fixtures of a module are made once
 #   make lint     ruff and mypy
 #   make bench    compare against peers and bare kernels
 # PYTHON=python3.12 make setup   picks another interpreter (3.11 or newer)
@@ -42,7 +42,7 @@ demo: models
 	$(BIN)/faceloom demo
 
 test: models
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: models
 	$(BIN)/python -m bench.curation
