@@ -27,6 +27,9 @@ from typing import Any
 from unittest import mock
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of a model this small, a GPU would only show how fast Python is
+# By default, threads that wait spin, until there are more of them than cores: so in the script's process, and not in ours,
+# which has threads that prepare.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import numpy as np
 import torch
@@ -236,7 +239,9 @@ def train_with(rounds: Rounds, job: Job) -> None:
             return stopping
 
     with mock.patch.object(training.train, "Reporter", HeldUp), contextlib.redirect_stdout(io.StringIO()):
-        training.train.train(job)
+        complete = training.train.train(job)
+    if not complete:
+        raise SystemExit("stopped by a signal")
 
 
 def settle() -> None:
