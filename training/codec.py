@@ -49,6 +49,9 @@ class Codec(Protocol):
     def encode_reference(self, image: np.ndarray) -> np.ndarray:
         """``image`` [8h, 8w, 3] → moments [``moment_channels``, 1, h, w]."""
 
+    def decode_landmarks(self, latents: np.ndarray) -> np.ndarray:
+        """``latents`` float32 [16, F, h, w] of drawn landmarks → frames uint8 [4F−3, 8h, 8w, 3]."""
+
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """``latents`` float32 [16, F, h, w] → frames uint8 [4F−3, 8h, 8w, 3]."""
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training.codec import CodecConfig
 from training.latents import CELL, CHANNELS, STRIDE
-from training.pixels import CHROMA_GAIN, DETAIL_GAIN, LUMA_GAIN, QUARTER
+from training.pixels import BLACK, CHROMA_GAIN, DETAIL_GAIN, DRAWING_GAIN, LUMA_GAIN, QUARTER
 from training.vae import load_vae, read_config
 
 _FRAMES_AT_A_TIME = 8
@@ -57,7 +57,7 @@ class PixelsGuider(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``pixels`` [B, 3, 4F−3, H, W] → latents [B, 16, F, *grid]."""
-        latents = functional.adaptive_avg_pool3d(pixel_latents(pixels), (None, *self.grid))
+        latents = functional.adaptive_avg_pool3d(drawing_latents(pixels), (None, *self.grid))
         latents = latents.to(self.conv.weight.dtype)
         learned: Tensor = self.conv(latents)
         return latents + learned
@@ -98,8 +98,11 @@ def pixel_latents(pixels: Tensor) -> Tensor:
 
     ``pixels`` [B, 3, 4F−3, 8h, 8w] → float32 [B, 16, F, h, w].
     """
-    colours = ((pixels.float() + 1) * 127.5 - 128) / 128
-    r, g, b = functional.avg_pool3d(colours, (1, QUARTER, QUARTER)).unbind(1)
+    # Means first: there are 16 times as many pixels. Not by `avg_pool3d`, which copies frames that lie as stored.
+    *outer, height, width = pixels.shape
+    fine = pixels.reshape(*outer, height // QUARTER, QUARTER, width // QUARTER, QUARTER)
+    quarters = fine.mean(dim=(-1, -3), dtype=torch.float32)
+    r, g, b = (((quarters + 1) * 127.5 - 128) / 128).unbind(1)
     luma, orange, green = (r + 2 * g + b) / 4, (r - b) / 2, (2 * g - r - b) / 4
     rows = luma[..., 0::2] + luma[..., 1::2]
     columns = luma[..., 0::2, :] + luma[..., 1::2, :]
@@ -112,6 +115,12 @@ def pixel_latents(pixels: Tensor) -> Tensor:
     ]
     channels += [DETAIL_GAIN * _halves(_by_latent(detail)) for detail in (across, down)]
     return torch.cat(channels, dim=1)
+
+
+def drawing_latents(pixels: Tensor) -> Tensor:
+    """As :func:`pixel_latents`, for drawn landmarks: what ``encode_landmarks`` of the codec makes of them."""
+    latents = pixel_latents(pixels)
+    return DRAWING_GAIN * (latents - torch.from_numpy(BLACK).to(latents.device))
 
 
 def _by_latent(values: Tensor) -> Tensor:

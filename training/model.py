@@ -95,7 +95,7 @@ class PortraitModel(nn.Module):
         """Drawings uint8 [B, 4F−3, H, W, 3] → scaled latents [B, F, 16, h, w]; gradients flow to the guider."""
         if self.guider is None:
             raise ValueError("the model was built without its landmark guider")
-        pixels = renders.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        pixels = renders.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)
         latents: Tensor = self.guider(pixels)
         return latents.transpose(1, 2)
 
@@ -135,6 +135,9 @@ def build_model(
         with torch.device(device):
             face = FaceProjector(sizes["text_embed_dim"])
         model = PortraitModel(transformer, face, _build_guider(config, codec, grid, device) if guider else None)
+    if config.init == SCRATCH:
+        # As conversion from CogVideoX leaves them: landmarks change nothing until a stage learns to read them.
+        nn.init.zeros_(transformer.patch_embed.proj.weight[:, CHANNELS : 2 * CHANNELS].data)
     if pipeline and device == "cpu":
         _load(model, pipeline)
     return model

@@ -14,6 +14,13 @@ CHROMA_GAIN = 8.0
 DETAIL_GAIN = 8.0
 """Bring the channels of ordinary footage to a standard deviation of 0.2 to 1.3. Powers of two, so that they round nothing."""
 
+DRAWING_GAIN = 16.0
+"""Drawn landmarks are thin lines on black. Counted from black and enlarged so, they too have a standard deviation near 1."""
+
+BLACK = np.zeros((CHANNELS, 1, 1, 1), np.float32)
+"""The latents of a black video."""
+BLACK[:4] = -LUMA_GAIN
+
 LUMA, ORANGE, GREEN = slice(0, 4), slice(4, 8), slice(8, 12)
 ACROSS, DOWN = slice(12, 14), slice(14, 16)
 
@@ -42,33 +49,28 @@ class PixelsCodec:
 
     name = "pixels"
     moment_channels = CHANNELS
-    fingerprint = fingerprint(codec="pixels", version=1, luma=LUMA_GAIN, chroma=CHROMA_GAIN, detail=DETAIL_GAIN)
+    fingerprint = fingerprint(
+        codec="pixels", version=1, luma=LUMA_GAIN, chroma=CHROMA_GAIN, detail=DETAIL_GAIN, drawing=DRAWING_GAIN
+    )
 
     def encode_video(self, frames: np.ndarray) -> np.ndarray:
         """``frames`` uint8 [4F−3, 8h, 8w, 3] → bits uint16 [16, F, h, w]."""
         check_frames(frames)
-        quarters = _quarter_colours(frames)
-        cells = (quarters[:, 0::2] + quarters[:, 1::2]) / 2
-        cells = (cells[:, :, 0::2] + cells[:, :, 1::2]) / 2
-        luma = quarters[..., 0]
-        columns = luma[:, 0::2] + luma[:, 1::2]
-        rows = luma[:, :, 0::2] + luma[:, :, 1::2]
-        across = (columns[:, :, 0::2] - columns[:, :, 1::2]) / 4
-        down = (rows[:, 0::2] - rows[:, 1::2]) / 4
-
-        channels = [_by_latent(cells[..., colour]) for colour in range(3)]
-        channels += [_halves(_by_latent(detail)) for detail in (across, down)]
-        gains = (LUMA_GAIN, CHROMA_GAIN, CHROMA_GAIN, DETAIL_GAIN, DETAIL_GAIN)
-        latents = np.concatenate([gain * channel for gain, channel in zip(gains, channels, strict=True)])
-        return bfloat16_bits(latents)
+        return bfloat16_bits(_latents(frames))
 
     def encode_landmarks(self, frames: np.ndarray) -> np.ndarray:
-        """``frames`` uint8 [4F−3, 8h, 8w, 3] → bits uint16 [16, F, h, w]."""
-        return self.encode_video(frames)
+        """``frames`` uint8 [4F−3, 8h, 8w, 3] → bits uint16 [16, F, h, w]: ``DRAWING_GAIN`` times what differs from black."""
+        check_frames(frames)
+        return bfloat16_bits(DRAWING_GAIN * (_latents(frames) - BLACK))
 
     def encode_reference(self, image: np.ndarray) -> np.ndarray:
         """``image`` uint8 [8h, 8w, 3] → bits uint16 [16, 1, h, w]."""
         return self.encode_video(image[None])
+
+    def decode_landmarks(self, latents: np.ndarray) -> np.ndarray:
+        """``latents`` float32 [16, F, h, w] of drawings → frames uint8 [4F−3, 8h, 8w, 3]; the thumbnail enlarged."""
+        check_latents(latents)
+        return self.decode(latents / DRAWING_GAIN + BLACK)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """``latents`` float32 [16, F, h, w] → frames uint8 [4F−3, 8h, 8w, 3]; the thumbnail enlarged."""
@@ -92,6 +94,24 @@ class PixelsCodec:
         enlarged = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in quarters])
         frames: np.ndarray = np.clip(np.rint(128 * enlarged + 128), 0, 255).astype(np.uint8)
         return frames
+
+
+def _latents(frames: np.ndarray) -> np.ndarray:
+    """uint8 [4F−3, 8h, 8w, 3] → float32 [16, F, h, w]."""
+    quarters = _quarter_colours(frames)
+    cells = (quarters[:, 0::2] + quarters[:, 1::2]) / 2
+    cells = (cells[:, :, 0::2] + cells[:, :, 1::2]) / 2
+    luma = quarters[..., 0]
+    columns = luma[:, 0::2] + luma[:, 1::2]
+    rows = luma[:, :, 0::2] + luma[:, :, 1::2]
+    across = (columns[:, :, 0::2] - columns[:, :, 1::2]) / 4
+    down = (rows[:, 0::2] - rows[:, 1::2]) / 4
+
+    channels = [_by_latent(cells[..., colour]) for colour in range(3)]
+    channels += [_halves(_by_latent(detail)) for detail in (across, down)]
+    gains = (LUMA_GAIN, CHROMA_GAIN, CHROMA_GAIN, DETAIL_GAIN, DETAIL_GAIN)
+    latents: np.ndarray = np.concatenate([gain * channel for gain, channel in zip(gains, channels, strict=True)])
+    return latents
 
 
 def _quarter_colours(frames: np.ndarray) -> np.ndarray:

@@ -78,6 +78,10 @@ class VaeCodec:
         """``image`` uint8 [8h, 8w, 3] → bits uint16 [32, 1, h, w]: mean, log-variance."""
         return self.encode_video(image[None])
 
+    def decode_landmarks(self, latents: np.ndarray) -> np.ndarray:
+        """As :meth:`decode`: drawings are encoded as any video."""
+        return self.decode(latents)
+
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """``latents`` float32 [16, F, h, w], F odd → frames uint8 [4F−3, 8h, 8w, 3].
 

@@ -1,5 +1,6 @@
 """A video that shows a generated clip beside what it was made from and what it should be."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -27,12 +28,16 @@ def write_comparison(
     ``codec``. Shrunk latents are enlarged.
     """
     truth = held_out.frames(number)
-    drawn = landmarks[0].cpu().numpy() if landmarks.dtype == torch.uint8 else _decode(codec, landmarks, scale)
+    drawn = (
+        landmarks[0].cpu().numpy()
+        if landmarks.dtype == torch.uint8
+        else _decode(codec.decode_landmarks, landmarks, scale)
+    )
     panels = {
         "reference": np.broadcast_to(held_out.reference(number), truth.shape),
         "landmarks": drawn,
         "truth": truth,
-        "generated": _decode(codec, latents, scale),
+        "generated": _decode(codec.decode, latents, scale),
     }
     heading = np.concatenate([_caption(name) for name in panels], axis=1)
     frames = (
@@ -41,10 +46,10 @@ def write_comparison(
     write_atomic(path, encode_video(frames, FPS))
 
 
-def _decode(codec: Codec, latents: Tensor, scale: float) -> np.ndarray:
+def _decode(decode: Callable[[np.ndarray], np.ndarray], latents: Tensor, scale: float) -> np.ndarray:
     """Scaled latents [1, F, 16, h, w] → frames uint8 [49, 480, 720, 3]."""
     whole = functional.interpolate(latents[0].float() / scale, (LATENT_HEIGHT, LATENT_WIDTH), mode="bilinear")
-    return codec.decode(whole.transpose(0, 1).contiguous().cpu().numpy())
+    return decode(whole.transpose(0, 1).contiguous().cpu().numpy())
 
 
 def _caption(text: str) -> np.ndarray:

@@ -31,7 +31,19 @@ def test_a_samples_latents_have_the_stored_shape(clip):
     video = codec.encode_video(clip)
     assert (video.dtype, video.shape) == (np.uint16, (codec.moment_channels, 13, 60, 90))
     assert codec.encode_reference(clip[7]).shape == (codec.moment_channels, 1, 60, 90)
-    assert np.array_equal(codec.encode_landmarks(clip), video)
+
+
+def test_drawn_landmarks_are_counted_from_black_and_enlarged(clip):
+    codec = PixelsCodec()
+    drawn = np.zeros_like(clip)
+    assert not codec.encode_landmarks(drawn).any()
+    drawn[:, 200:204, 100:300] = clip[:, 200:204, 100:300]
+    latents = bfloat16_values(codec.encode_landmarks(drawn))
+    black = latents_of(np.zeros_like(clip))
+    np.testing.assert_allclose(latents, 16 * (latents_of(drawn) - black), rtol=2**-7, atol=16 * 2 * 2**-8)
+    # Shown again, they are what the codec shows of any video.
+    difference = codec.decode_landmarks(latents).astype(int) - codec.decode(latents_of(drawn))
+    assert np.abs(difference).max() <= 3
 
 
 def test_a_decoded_clip_is_a_good_thumbnail_in_every_frame(clip):

@@ -214,7 +214,7 @@ def test_videos_show_reference_landmarks_truth_and_what_was_generated(
     shown = np.split(frames[SOME, 32:].astype(float), 4, axis=2)
     drawn = prepared.renders[0].numpy() if prepared.renders is not None else None
     if prepared.landmarks is not None:
-        drawn = PixelsCodec().decode(prepared.landmarks[0].float().numpy())
+        drawn = PixelsCodec().decode_landmarks(prepared.landmarks[0].float().numpy())
     truth = clips.frames(0)
     wanted = [
         np.broadcast_to(clips.reference(0), truth.shape),
