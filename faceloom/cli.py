@@ -519,14 +519,16 @@ def shards_repack(
 @app.command("demo", epilog="Example: faceloom demo --out demo")
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for videos, manifest, dataset, contact sheets and landmark videos.")
+        Path, typer.Option("--out", help="Folder for videos, manifest, datasets, contact sheets, landmark videos, run.")
     ] = Path("demo"),
 ) -> None:
     """Run the whole chain on four small real videos and what is made of them (CPU, a few minutes)."""
-    from curation.demo import demo_clips, landmark_videos, unexpected
+    from curation.demo import demo_clips, held_out_keys, landmark_videos, unexpected
     from curation.display import print_clips
     from curation.inspect import write_contact_sheets
     from curation.ledger import read_ledger
+    from training.demo import split
+    from training.demo import unexpected as unlearned
 
     console = _console()
     models.fetch(_models_of("demo") + [name for name in models.files() if name.startswith("demo/")], console.print)
@@ -537,10 +539,17 @@ def demo(
     ledger = read_ledger(dataset)
     written = [*write_contact_sheets(dataset, sheets), *landmark_videos(dataset, out / "landmarks")]
     print_clips(ledger, console)
+
+    encode(dataset=dataset, source="demo")
+    training, held_out, run = out / "training", out / "held-out", out / "run"
+    split(dataset, training, held_out, held_out_keys())
+    train(data=[training], out=run, source="demo", held_out=held_out, resume=run.exists())
+    written += sorted((run / "validation").glob("*/*.mp4"))
+
     console.print("look at:")
-    for path in [*written, dataset / "shards", dataset / "ledger", out / "videos"]:
+    for path in [*written, dataset / "shards", dataset / "ledger", out / "videos", run / "metrics.jsonl"]:
         console.print(f"  {path}", highlight=False, soft_wrap=True)
-    surprises = unexpected(ledger.to_pylist())
+    surprises = unexpected(ledger.to_pylist()) + unlearned(run)
     if surprises:
         raise CheckFailed("the demo came out otherwise than it was made for:\n" + "\n".join(surprises))
 
