@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -48,6 +49,8 @@ CONFIG: dict[str, Any] = {
     "metrics": {"every": 1, "tensorboard": False},
     "validation": {"every": 5, "videos": 0, "samples": 1, "timesteps": [500]},
     "ema": {"decay": 0.9},
+    # Above the rounding of gradients that are zero but for it (of a bias of keys): Adam would make steps of them.
+    "optimizer": {"eps": 1e-6},
 }
 MOTION = {"name": "motion", "steps": 5, "lr": 1e-3, "trainable": [r"transformer\.patch_embed\.proj\."]}
 JOINT = {"name": "joint", "steps": 5, "lr": 1e-3, "trainable": [r"transformer\.transformer_blocks\.1\.", r"face\.2\."]}
@@ -125,7 +128,9 @@ def tensors(run: Path, step: int = STEPS) -> dict[str, Tensor]:
     reader = FileSystemReader(run / "checkpoints" / f"step-{step:08d}")
     stored = reader.read_metadata().state_dict_metadata
     found = {name: torch.empty(each.size, dtype=each.properties.dtype) for name, each in stored.items()}
-    dcp_load(found, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # as it should be
+        dcp_load(found, storage_reader=reader, no_dist=True)
     return found
 
 
