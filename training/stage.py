@@ -83,16 +83,18 @@ class Stage:
         self.ema = self._new_ema()
 
     def load(self, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
-        """Go on from ``checkpoint``, which is of this stage or of an earlier one's end. A stage begins its average anew."""
-        tensors: dict[str, object] = {"model": trainable_state(self.model, checkpoint.names("model") & self.trained)}
-        resumed = checkpoint.facts["stage"] == self.number
-        if resumed:
-            tensors = self.state()
-        checkpoints.load(checkpoint, tensors)
-        if not resumed:
-            self.ema = self._new_ema()
-        elif self.ema is not None:
-            self.ema.resume(checkpoint.facts["ema_updates"])
+        """Go on from ``checkpoint``, which is of this stage or of an earlier one's end.
+
+        Where averages are kept, a stage begins with those of the one before, as they were validated, and keeps its own anew.
+        """
+        if checkpoint.facts["stage"] == self.number:
+            checkpoints.load(checkpoint, self.state())
+            if self.ema is not None:
+                self.ema.resume(checkpoint.facts["ema_updates"])
+            return
+        part = "model" if self.ema is None else "ema"
+        checkpoints.load(checkpoint, {part: trainable_state(self.model, checkpoint.names(part) & self.trained)})
+        self.ema = self._new_ema()
 
     @property
     def ema_updates(self) -> int:

@@ -40,4 +40,5 @@ class EmaConfig(Section):
     """An exponential moving average of the trained parameters, kept beside them."""
 
     decay: float = Field(0.0, ge=0, lt=1)
-    """Share of the average that a step keeps, e.g. 0.9999; 0 keeps none."""
+    """Share of the average that a step keeps, e.g. 0.9999; 0 keeps none. What is validated is the average, and the next stage
+    begins with it."""
