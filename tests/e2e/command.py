@@ -19,7 +19,7 @@ CHEAP_SETTINGS = (
     *("run.face.workers=1", "run.flow.workers=1", "run.block_clips=2"),
 )
 _ROOT = Path(package.__file__).parents[1]
-_TIMEOUT_S = 540.0
+_TIMEOUT_S = 1000.0
 
 
 def faceloom(

@@ -21,6 +21,7 @@ from landmarks.record import dequantise, to_crop
 from shards.schema import BASE_LAYER, FIELDS, FRAMES, HEIGHT, WIDTH, decode_field, layer_fields
 from shards.video import decode_video
 from tests.e2e.command import faceloom
+from training.demo import unexpected as unlearned
 
 pytestmark = pytest.mark.e2e
 
@@ -45,6 +46,18 @@ def test_every_clip_has_the_outcome_it_was_made_for(demo: Path) -> None:
     rows = read_ledger(demo / "dataset").to_pylist()
     assert len(rows) == len(DEMO)
     assert unexpected(rows) == []
+
+
+def test_the_stages_of_training_learned_and_left_videos(demo: Path) -> None:
+    assert unlearned(demo / "run") == []
+    [clip] = {path.name for path in (demo / "run/validation").glob("*/*.mp4")}
+    videos = sorted((demo / "run/validation").glob(f"*/{clip}"))
+    assert len(videos) == 5  # before the first step, and after each of four stages
+    frames = decode_video(videos[-1].read_bytes())
+    generated = frames[:, -HEIGHT:, -WIDTH:].astype(float)
+    truth = frames[:, -HEIGHT:, -2 * WIDTH : -WIDTH].astype(float)
+    noise = decode_video(videos[0].read_bytes())[:, -HEIGHT:, -WIDTH:].astype(float)
+    assert np.abs(generated - truth).mean() < 0.7 * np.abs(noise - truth).mean()
 
 
 def test_a_rejection_names_rule_value_and_threshold_and_a_failure_stage_and_message(demo: Path) -> None:
