@@ -11,8 +11,8 @@ LEAST_USE = 1.05
 """How much worse another clip's landmarks must be for a clip than its own, for the demo to say that the model uses them."""
 
 MOST_RISE = 1.01
-"""How high the held-out loss may be after a stage, before it taken as 1. It should fall; but the identity stage of a demo with
-one man has nothing to learn, and what it does goes either way."""
+"""How high the held-out loss may be after a stage, as a multiple of that before it. It should fall; but in a demo with one man
+the identity stage has nothing to learn, and goes either way."""
 
 _SAMPLES_PER_SHARD = 4
 
