@@ -11,7 +11,7 @@ LEAST_USE = 1.05
 """How much worse another clip's landmarks must be for a clip than its own, for the demo to say that the model uses them."""
 
 MOST_RISE = 1.01
-"""How high the held-out loss may be after a stage, as a multiple of that before it. It should fall; but where there is one man
+"""How high the held-out loss may be after a stage, as a multiple of that before it. It should fall; with one man, though,
 the identity stage has nothing to learn, and goes either way."""
 
 _SAMPLES_PER_SHARD = 4
