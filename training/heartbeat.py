@@ -168,10 +168,10 @@ def read_beats(folder: Path) -> list[Beat]:
 
 def _whereabouts(running: list[Beat]) -> str:
     """How many ranks are where, those least far first; the first few of each by number."""
-    places: dict[tuple[int, str], list[str]] = {}
+    places: dict[tuple[int, str], list[int]] = {}
     for beat in sorted(running, key=lambda b: (b.step, b.since)):
-        places.setdefault((beat.step, beat.phase), []).append(str(beat.rank))
+        places.setdefault((beat.step, beat.phase), []).append(beat.rank)
     return "; ".join(
-        f"step {step}, {phase}: {len(ranks)} ({', '.join(ranks[:8])}{', …' if len(ranks) > 8 else ''})"
+        f"step {step}, {phase}: {len(ranks)} ({', '.join(map(str, sorted(ranks)[:8]))}{', …' if len(ranks) > 8 else ''})"
         for (step, phase), ranks in places.items()
     )

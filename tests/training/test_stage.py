@@ -17,6 +17,7 @@ from tests.training.datasets import add_latents, clip, write_base
 from tests.training.test_train import CONFIG
 from training.cogvideox_5b import SCHEDULER
 from training.data import TrainingData
+from training.latents import CHANNELS
 from training.model import build_model
 from training.parallel import World, finish, start
 from training.prepared import Prepared, Recipe
@@ -59,6 +60,9 @@ def batches(dataset: Path, config: TrainConfig, number: int, count: int) -> list
 def stage(config: TrainConfig, number: int, world: World) -> Stage:
     guider = config.stages[number].landmarks == "rendered"
     model = build_model(config.model, config.codec, config.data.grid, guider=guider)
+    if guider:  # as the motion stage leaves it: a model that is blind to landmarks gives their guider no gradient
+        landmarks = model.transformer.patch_embed.proj.weight[:, CHANNELS : 2 * CHANNELS]
+        torch.nn.init.normal_(landmarks.data, std=0.1, generator=torch.Generator().manual_seed(0))
     return Stage(config, number, model, NoiseSchedule(SCHEDULER, world.device), None, world)
 
 
