@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from curation.expressions import Expression, choice, maximum, minimum, setting, statistic
 from faceloom.config import Section
 from landmarks.angles import angular_speed_deg_s, geodesic_range_deg, head_pose_deg
 from landmarks.mouth import expression_activity, jaw_open, lip_gap_cm, mouth_aspect_ratio
@@ -32,6 +33,22 @@ class MotionConfig(Section):
     max_pitch_deg: float = 30.0
     max_roll_deg: float = 30.0
     max_speed_deg_s: float = 240.0
+
+
+def _multiple(name: str) -> Expression:
+    return statistic(name) / setting(f"motion.min_{name}")
+
+
+_HEAD = _multiple("head_range_deg")
+_FACE = maximum(
+    maximum(*map(_multiple, ("mouth_aspect_range", "lip_gap_range_cm", "jaw_open_range"))),
+    _multiple("expression_activity"),
+)
+MOTION_RATIO = choice("motion.mode", any=maximum(_HEAD, _FACE), all=minimum(_HEAD, _FACE))
+"""The motion that decides, as a multiple of its threshold: 1 just passes.
+
+``any`` takes the largest of head, mouth and expression; ``all`` the smaller of head and the larger of the others.
+"""
 
 
 def motion_statistics(
@@ -79,21 +96,6 @@ def motion_score(statistics: Mapping[str, float]) -> float:
         + min(1.0, statistics["mouth_aspect_range"] / 0.6)
         + min(1.0, statistics["expression_activity"] / 0.1)
     )
-
-
-def motion_ratio(statistics: Mapping[str, float], config: MotionConfig) -> float:
-    """The motion that decides, as a multiple of its threshold: 1 just passes.
-
-    ``any`` takes the largest of head, mouth and expression; ``all`` the smaller of head and the larger of the others.
-    """
-    head = statistics["head_range_deg"] / config.min_head_range_deg
-    mouth = max(
-        statistics["mouth_aspect_range"] / config.min_mouth_aspect_range,
-        statistics["lip_gap_range_cm"] / config.min_lip_gap_range_cm,
-        statistics["jaw_open_range"] / config.min_jaw_open_range,
-    )
-    face = max(mouth, statistics["expression_activity"] / config.min_expression_activity)
-    return max(head, face) if config.mode == "any" else min(head, face)
 
 
 def _range(values: np.ndarray) -> float:

@@ -4,93 +4,138 @@ A rule sees statistics and configuration only, never pixels, so that it can be a
 statistics were not measured is passed over.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
+from typing import Any, get_args
 
 from curation.config import CurationConfig
-from curation.motion import motion_ratio
+from curation.expressions import (
+    Choice,
+    Expression,
+    Setting,
+    as_json,
+    constant,
+    evaluate,
+    nodes,
+    read_setting,
+    setting,
+    statistic,
+    where,
+)
+from curation.motion import MOTION_RATIO
 from curation.outcome import Rejected
 from curation.statistics import Stage
 from shards.schema import HEIGHT
 
-Statistics = Mapping[str, float]
+_DEFAULTS = CurationConfig()
 
 
 @dataclass(frozen=True)
 class Rule:
-    """``value`` must be at least (or, with ``at_most``, at most) ``threshold``."""
+    """``value`` must be at least (or, with ``at_most``, at most) ``threshold``; where either is NaN it is passed over.
+
+    Raises ``ValueError`` if an expression names a setting that :class:`CurationConfig` lacks or that is no number, or does
+    not have an option for each of its words.
+    """
 
     name: str
     stage: Stage
-    value: Callable[[Statistics, CurationConfig], float]
-    threshold: Callable[[CurationConfig], float]
+    value: Expression
+    threshold: Expression
     at_most: bool = False
 
-
-def _of(name: str) -> Callable[[Statistics, CurationConfig], float]:
-    return lambda s, _: s[name]
-
-
-def _least_s(c: CurationConfig) -> float:
-    """The shortest useful stretch: ``min_frames`` at the nominal rate."""
-    return (c.window.min_frames - 1) / c.video.fps
+    def __post_init__(self) -> None:
+        for node in (*nodes(self.value), *nodes(self.threshold)):
+            if isinstance(node, Setting | Choice):
+                _check_setting(self.name, node)
 
 
-def _second_face(s: Statistics, c: CurationConfig) -> float:
-    """The contested share, unless a long enough stretch without a second character can be cut out."""
-    return s["contested_share"] if s["clear_run_s"] < _least_s(c) else 0.0
+def _check_setting(rule: str, node: Setting | Choice) -> None:
+    section, _, name = node.path.rpartition(".")
+    try:
+        model = type(read_setting(_DEFAULTS, section))
+        words = get_args(model.model_fields[name].annotation)
+        default = read_setting(_DEFAULTS, node.path)
+    except (AttributeError, KeyError):
+        raise ValueError(f"rule {rule} reads {node.path}, which the configuration does not have") from None
+    if isinstance(node, Choice):
+        if {word for word, _ in node.options} != set(words):
+            raise ValueError(f"rule {rule}: {node.path} is one of {', '.join(map(str, words))}; give each its option")
+    elif not isinstance(default, int | float | None):
+        raise ValueError(f"rule {rule} reads {node.path}, which is not a number")
 
+
+# The shortest useful stretch, in seconds: ``min_frames`` at the nominal rate.
+_LEAST_S = (setting("window.min_frames") - 1) / setting("video.fps")
 
 RULES: tuple[Rule, ...] = (
-    Rule("duplicate", "probe", _of("duplicate"), lambda _: 0.0, at_most=True),
-    Rule("too_short", "probe", _of("duration_s"), _least_s),
-    Rule("too_few_frames", "probe", _of("repeated_share"), lambda c: c.video.max_repeated_share, at_most=True),
-    Rule("no_face", "census", _of("face_run_s"), _least_s),
-    Rule("second_face", "census", _second_face, lambda c: c.character.max_contested_share, at_most=True),
-    Rule("face_too_small", "census", _of("face_height_px"), lambda c: c.character.min_face_px),
+    Rule("duplicate", "probe", statistic("duplicate"), constant(0), at_most=True),
+    Rule("too_short", "probe", statistic("duration_s"), _LEAST_S),
+    Rule("too_few_frames", "probe", statistic("repeated_share"), setting("video.max_repeated_share"), at_most=True),
+    Rule("no_face", "census", statistic("face_run_s"), _LEAST_S),
+    Rule(
+        "second_face",
+        "census",
+        # The contested share, unless a long enough stretch without a second character can be cut out.
+        where(statistic("clear_run_s") < _LEAST_S, statistic("contested_share"), 0),
+        setting("character.max_contested_share"),
+        at_most=True,
+    ),
+    Rule("face_too_small", "census", statistic("face_height_px"), setting("character.min_face_px")),
     Rule(
         "face_too_small_in_window",
         "census",
-        lambda s, c: s["face_height_px"] / (HEIGHT / c.crop.max_upscale),
-        lambda c: c.character.min_face_window_share,
+        statistic("face_height_px") / (HEIGHT / setting("crop.max_upscale")),
+        setting("character.min_face_window_share"),
     ),
-    Rule("face_too_large", "census", _of("face_frame_share"), lambda c: c.character.max_face_frame_share, at_most=True),
-    Rule("face_lost", "track", _of("track_run_s"), _least_s),
-    Rule("shot_too_short", "track", _of("shot_run_s"), _least_s),
-    Rule("second_face_in_shot", "track", _of("single_run_s"), _least_s),
-    Rule("no_window", "track", _of("windows"), lambda _: 1.0),
-    Rule("face_outside", "window", _of("outside_share"), lambda c: c.crop.max_outside_share, at_most=True),
-    Rule("yaw", "window", _of("yaw_p95_deg"), lambda c: c.motion.max_yaw_deg, at_most=True),
     Rule(
-        "pitch_median",
-        "window",
-        lambda s, _: abs(s["pitch_median_deg"]),
-        lambda c: c.motion.max_pitch_deg,
+        "face_too_large",
+        "census",
+        statistic("face_frame_share"),
+        setting("character.max_face_frame_share"),
         at_most=True,
     ),
-    Rule("pitch", "window", _of("pitch_p95_deg"), lambda c: c.motion.max_pitch_deg, at_most=True),
-    Rule("roll", "window", _of("roll_p95_deg"), lambda c: c.motion.max_roll_deg, at_most=True),
-    Rule("speed", "window", _of("speed_p95_deg_s"), lambda c: c.motion.max_speed_deg_s, at_most=True),
-    Rule("motion", "window", lambda s, c: motion_ratio(s, c.motion), lambda _: 1.0),
-    Rule("upscale", "window", _of("upscale"), lambda c: c.crop.max_upscale, at_most=True),
-    Rule("padding", "window", _of("pad_share"), lambda c: c.crop.max_pad_share, at_most=True),
+    Rule("face_lost", "track", statistic("track_run_s"), _LEAST_S),
+    Rule("shot_too_short", "track", statistic("shot_run_s"), _LEAST_S),
+    Rule("second_face_in_shot", "track", statistic("single_run_s"), _LEAST_S),
+    Rule("no_window", "track", statistic("windows"), constant(1)),
+    Rule("face_outside", "window", statistic("outside_share"), setting("crop.max_outside_share"), at_most=True),
+    Rule("yaw", "window", statistic("yaw_p95_deg"), setting("motion.max_yaw_deg"), at_most=True),
+    Rule("pitch_median", "window", abs(statistic("pitch_median_deg")), setting("motion.max_pitch_deg"), at_most=True),
+    Rule("pitch", "window", statistic("pitch_p95_deg"), setting("motion.max_pitch_deg"), at_most=True),
+    Rule("roll", "window", statistic("roll_p95_deg"), setting("motion.max_roll_deg"), at_most=True),
+    Rule("speed", "window", statistic("speed_p95_deg_s"), setting("motion.max_speed_deg_s"), at_most=True),
+    Rule("motion", "window", MOTION_RATIO, constant(1)),
+    Rule("upscale", "window", statistic("upscale"), setting("crop.max_upscale"), at_most=True),
+    Rule("padding", "window", statistic("pad_share"), setting("crop.max_pad_share"), at_most=True),
 )
 
 
-def first_failure(statistics: Statistics, config: CurationConfig) -> Rejected | None:
+def first_failure(statistics: Mapping[str, float], config: CurationConfig) -> Rejected | None:
     """The first rule, in order of cost, that the statistics break; None when they break none.
 
     Rules whose statistics are absent or NaN are passed over, so the same call serves after every stage.
     """
     for rule in RULES:
-        try:
-            value = rule.value(statistics, config)
-        except KeyError:
+        value = float(evaluate(rule.value, statistics, config))
+        threshold = float(evaluate(rule.threshold, statistics, config))
+        if isnan(value) or isnan(threshold):
             continue
-        if isnan(value):
-            continue
-        threshold = rule.threshold(config)
         if value > threshold if rule.at_most else value < threshold:
             return Rejected(rule.name, value, threshold)
     return None
+
+
+def rules_as_json() -> list[dict[str, Any]]:
+    """The table for a program in another language; expressions as :func:`curation.expressions.as_json` describes."""
+    return [
+        {
+            "name": rule.name,
+            "stage": rule.stage,
+            "value": as_json(rule.value),
+            "threshold": as_json(rule.threshold),
+            "at_most": rule.at_most,
+        }
+        for rule in RULES
+    ]

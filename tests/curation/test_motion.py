@@ -6,7 +6,9 @@ import pytest
 from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 
-from curation.motion import MotionConfig, motion_ratio, motion_score, motion_statistics
+from curation.config import CurationConfig
+from curation.expressions import evaluate
+from curation.motion import MOTION_RATIO, MotionConfig, motion_score, motion_statistics
 from curation.statistics import STATISTICS
 
 T = 49
@@ -131,6 +133,10 @@ LIMITS = {
     "jaw_open_range": 0.18,
     "expression_activity": 0.045,
 }
+
+
+def motion_ratio(statistics: dict[str, float], motion: MotionConfig) -> float:
+    return float(evaluate(MOTION_RATIO, statistics, CurationConfig(motion=motion)))
 
 
 @pytest.mark.parametrize("name", LIMITS)

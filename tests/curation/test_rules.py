@@ -1,11 +1,14 @@
+import json
 import math
 
 import pytest
 
 from curation.config import CurationConfig
+from curation.expressions import Expression, choice, evaluate, setting, statistic, statistics_in
 from curation.outcome import Rejected
-from curation.rules import RULES, Rule, first_failure
+from curation.rules import RULES, Rule, first_failure, rules_as_json
 from curation.statistics import STATISTICS
+from tests.curation.expression_json import from_json
 
 CONFIG = CurationConfig()
 LEAST_S = 32 / 12  # 33 frames at 12 fps
@@ -131,14 +134,7 @@ def test_rules_stand_in_order_of_cost() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_rule_reads_only_statistics_of_its_stage_or_before(rule: Rule) -> None:
     stages = ["probe", "census", "track", "window", "flow"]
-    read = []
-
-    class Watched(dict[str, float]):
-        def __getitem__(self, name: str) -> float:
-            read.append(name)
-            return super().__getitem__(name)
-
-    rule.value(Watched({**GOOD, "clear_run_s": 0.0}), CONFIG)
+    read = statistics_in(rule.value) | statistics_in(rule.threshold)
     assert read
     for name in read:
         assert stages.index(STATISTICS[name].stage) <= stages.index(rule.stage)
@@ -177,3 +173,29 @@ def test_thresholds_come_from_the_configuration() -> None:
     assert first_failure({**GOOD, "duration_s": 1.9}, strict) == Rejected("too_short", 1.9, 2.0)
     calm_head = {**GOOD, "head_range_deg": 4.0, "yaw_p95_deg": 5.0}
     assert first_failure(calm_head, strict) == Rejected("motion", 0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        (setting("motion.max_yaw"), "reads motion.max_yaw, which the configuration does not have"),
+        (setting("max_yaw_deg"), "reads max_yaw_deg, which the configuration does not have"),
+        (setting("motion.mode"), "reads motion.mode, which is not a number"),
+        (choice("motion.mode", any=1, both=2), "motion.mode is one of any, all"),
+        (1 + choice("motion.modes", any=1, all=2), "reads motion.modes, which the configuration does not have"),
+    ],
+)
+def test_a_rule_that_reads_a_setting_amiss_cannot_be_made(threshold: Expression, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Rule("yaw", "window", statistic("yaw_p95_deg"), threshold)
+
+
+def test_the_json_form_of_the_rules_decides_as_they_do() -> None:
+    settings = json.loads(CONFIG.model_dump_json())
+    table = json.loads(json.dumps(rules_as_json()))
+    assert [rule["name"] for rule in table] == [rule.name for rule in RULES]
+    for rule, as_json in zip(RULES, table, strict=True):
+        assert (as_json["stage"], as_json["at_most"]) == (rule.stage, rule.at_most)
+        for statistics in (GOOD, {**GOOD, **STILL}, {**GOOD, "clear_run_s": 0.0}):
+            assert from_json(as_json["value"], statistics, settings) == evaluate(rule.value, statistics, CONFIG)
+            assert from_json(as_json["threshold"], statistics, settings) == evaluate(rule.threshold, statistics, CONFIG)

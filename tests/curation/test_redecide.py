@@ -1,0 +1,123 @@
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curation import ledger
+from curation.config import CurationConfig
+from curation.ledger import Decision
+from curation.outcome import Failed, Kept, Outcome
+from curation.redecide import FAILED, KEPT, NO_RULE, REJECTED, UNKNOWN, recorded, redecide, statistic_columns
+from curation.rules import RULES, first_failure
+from curation.sources import Clip
+from curation.statistics import STATISTICS
+from tests.curation.test_rules import GOOD, TABLE
+
+CONFIG = CurationConfig()
+STAGES = ["probe", "census", "track", "window", "flow"]
+
+# A statistic of a clip: as in a good one, as at or beyond some rule's threshold.
+VALUES = {
+    name: st.sampled_from(
+        sorted({GOOD[name], *(row[part][name] for row in TABLE for part in (1, 2) if name in row[part])})  # type: ignore[index]
+    )
+    for name in GOOD
+}
+
+
+@st.composite
+def decisions(draw: st.DrawFn) -> Decision:
+    """A clip as a worker decides it: measured stage by stage, until a rule is broken, it fails, or it is kept."""
+    number = draw(st.integers(0, 2**40))
+    wanted = draw(st.fixed_dictionaries(VALUES))
+    fails_in = draw(st.sampled_from([*STAGES, None, None, None]))
+    measure_all = draw(st.booleans())
+    known: dict[str, float] = {}
+    rejected = None
+    for stage in STAGES:
+        if stage == fails_in:
+            break
+        if rejected and not measure_all:
+            break
+        if rejected and stage == "flow":
+            break
+        known |= {name: value for name, value in wanted.items() if STATISTICS[name].stage == stage}
+        rejected = first_failure(known, CONFIG)
+    outcome: Outcome = rejected or (Kept() if fails_in is None else Failed(fails_in, "Broken", "it broke"))
+    return Decision(Clip("set", f"{number}.mp4", f"/{number}.mp4"), outcome, known)
+
+
+def table_of(rows: list[Decision]) -> pa.Table:
+    return pa.Table.from_pylist([ledger.row(d, 0 if d.outcome == Kept() else None) for d in rows], ledger.SCHEMA)
+
+
+def strict(**motion: Any) -> CurationConfig:
+    return CurationConfig.model_validate({"motion": motion})
+
+
+@given(st.lists(decisions(), min_size=1, max_size=6))
+def test_under_its_own_configuration_a_ledger_is_what_it_was(rows: list[Decision]) -> None:
+    table = table_of(rows)
+    before = recorded(table)
+    now = redecide(statistic_columns(table), before.outcome, CONFIG)
+    for name in ("outcome", "rule", "value", "threshold"):
+        np.testing.assert_array_equal(getattr(now, name), getattr(before, name))
+
+
+@given(st.lists(decisions(), min_size=1, max_size=6), st.floats(5, 90), st.sampled_from(["any", "all"]))
+def test_every_row_is_decided_as_a_worker_would_from_its_statistics(
+    rows: list[Decision], max_yaw_deg: float, mode: str
+) -> None:
+    config = strict(max_yaw_deg=max_yaw_deg, mode=mode)
+    table = table_of(rows)
+    now = redecide(statistic_columns(table), recorded(table).outcome, config)
+    for i, row in enumerate(rows):
+        failure = first_failure(row.statistics, config)
+        if isinstance(row.outcome, Failed):
+            assert (now.outcome[i], now.rule[i]) == (FAILED, NO_RULE)
+        elif failure is not None:
+            assert (now.outcome[i], RULES[now.rule[i]].name) == (REJECTED, failure.rule)
+            assert (now.value[i], now.threshold[i]) == (failure.value, failure.threshold)
+        else:
+            assert now.outcome[i] == (KEPT if row.outcome == Kept() else UNKNOWN)
+            assert math.isnan(now.value[i])
+
+
+@given(st.lists(decisions(), min_size=1, max_size=6), st.floats(0, 90), st.floats(0, 90))
+def test_a_stricter_threshold_only_rejects(rows: list[Decision], a: float, b: float) -> None:
+    table = table_of(rows)
+    before = recorded(table).outcome
+    strict_rule, loose_rule = (
+        redecide(statistic_columns(table), before, strict(max_yaw_deg=limit)).outcome for limit in sorted((a, b))
+    )
+    changed = strict_rule != loose_rule
+    assert (strict_rule[changed] == REJECTED).all()
+
+
+def test_a_clip_that_was_never_measured_to_its_end_is_unknown_and_not_kept() -> None:
+    clip = Clip("set", "a.mp4", "/a.mp4")
+    known = {name: value for name, value in GOOD.items() if STATISTICS[name].stage in ("probe", "census")}
+    known["face_height_px"] = 60.0
+    rejected = first_failure(known, CONFIG)
+    assert rejected is not None
+    table = table_of([Decision(clip, rejected, known)])
+    relaxed = CurationConfig.model_validate({"character": {"min_face_px": 50}})
+    now = redecide(statistic_columns(table), recorded(table).outcome, relaxed)
+    assert now.outcome.tolist() == [UNKNOWN]
+
+
+def test_a_ledger_from_before_a_statistic_was_known_passes_its_rules_over() -> None:
+    table = table_of([Decision(Clip("set", "a.mp4", "/a.mp4"), Kept(), dict(GOOD))]).drop_columns(["yaw_p95_deg"])
+    now = redecide(statistic_columns(table), recorded(table).outcome, strict(max_yaw_deg=1))
+    assert now.outcome.tolist() == [KEPT]
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_ledger_of_any_length_is_decided(rows: int) -> None:
+    table = table_of([Decision(Clip("set", f"{i}", "/a.mp4"), Kept(), dict(GOOD)) for i in range(rows)])
+    now = redecide(statistic_columns(table), recorded(table).outcome, CONFIG)
+    assert now.outcome.tolist() == [KEPT] * rows
