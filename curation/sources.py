@@ -1,9 +1,12 @@
 """The manifest: one Parquet row a clip, what a run has to decide."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +26,9 @@ SCHEMA = pa.schema(
         pa.field("person_id", pa.string()),
         pa.field("licence", pa.string(), nullable=False),
         pa.field("duplicate_of", pa.string()),
+        pa.field("single_shot", pa.bool_()),
+        # Text, not a map: every dataset has labels of its own with types of their own, and text goes through every tool.
+        pa.field("labels", pa.string()),
     ]
 )
 
@@ -35,7 +41,9 @@ class Clip:
     """A source video and a time span ``[t0_s, t1_s)``, counted from its first frame; ``t1_s = None`` is the end.
 
     ``source_key`` names the source inside its dataset and never changes when the data moves; ``path`` is where it lies
-    today. ``duplicate_of`` is the source key of an earlier file with the same bytes.
+    today. ``duplicate_of`` is the source key of an earlier file with the same bytes. ``person_id`` names a person within
+    the dataset. ``single_shot`` is true where the dataset promises that the span has no cut, and null where it says nothing.
+    ``labels`` is what else the dataset says, as :func:`label_text` writes it.
     """
 
     dataset: str
@@ -46,6 +54,8 @@ class Clip:
     person_id: str | None = None
     licence: str = "unknown"
     duplicate_of: str | None = None
+    single_shot: bool | None = None
+    labels: str | None = None
 
     @property
     def clip_id(self) -> str:
@@ -56,18 +66,47 @@ class Clip:
         return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 
 
+def label_text(**labels: object) -> str | None:
+    """Labels as one JSON object with sorted keys, without those that are None; None when none is left.
+
+    In SQL, a label of the manifest or the ledger is ``labels->>'emotion'``.
+    """
+    known = {name: value for name, value in labels.items() if value is not None}
+    return json.dumps(known, ensure_ascii=False, sort_keys=True, separators=(",", ":")) if known else None
+
+
+def record_batches(clips: Iterable[Clip]) -> Iterator[pa.RecordBatch]:
+    """The clips as rows of :data:`SCHEMA`, in batches that are small beside the memory of any machine."""
+    remaining = iter(clips)
+    while rows := list(islice(remaining, _ROW_GROUP)):
+        columns = [[getattr(clip, name) for clip in rows] for name in SCHEMA.names]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
 def write_manifest(clips: Iterable[Clip], path: Path) -> int:
-    """Write the manifest, whole or not at all; returns the number of clips.
+    """Write the manifest, whole or not at all; returns the number of clips. Raises as :func:`write_batches` does."""
+    return write_batches(record_batches(clips), path)
+
+
+def write_batches(batches: Iterable[pa.RecordBatch], path: Path) -> int:
+    """Write rows of :data:`SCHEMA` as a manifest, whole or not at all, one batch in memory; returns their number.
 
     Raises :class:`UserError` when there is none, or two of one identity.
     """
-    rows = [{"clip_id": clip.clip_id, **asdict(clip)} for clip in clips]
-    if not rows:
-        raise UserError(f"nothing to write to {path}: no clips were found")
-    table = pa.Table.from_pylist(rows, SCHEMA)
-    _refuse_repeats(table, str(path))
-    write_atomic(path, lambda file: pq.write_table(table, file, row_group_size=_ROW_GROUP))
-    return len(rows)
+    identities: list[pa.RecordBatch] = []
+
+    def write(stream: BinaryIO) -> None:
+        with pq.ParquetWriter(stream, SCHEMA) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                identities.append(batch.select(["clip_id", "source_key"]))
+        if not identities:
+            raise UserError(f"nothing to write to {path}: no clips were found")
+        _refuse_repeats(pa.Table.from_batches(identities), str(path))
+
+    write_atomic(path, write)
+    return sum(len(batch) for batch in identities)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.sources import SCHEMA, Clip, open_manifest, write_manifest
+from curation.sources import SCHEMA, Clip, label_text, open_manifest, write_manifest
 from faceloom.errors import UserError
 
 
@@ -52,7 +53,7 @@ def test_a_clip_comes_back_from_the_manifest_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, key: str, t0: float, t1: float | None
 ) -> None:
     path = tmp_path_factory.mktemp("manifest") / "m.parquet"
-    clip = Clip("set", key, f"/data/{key}", t0, t1, "p1", "CC0", "other")
+    clip = Clip("set", key, f"/data/{key}", t0, t1, "p1", "CC0", "other", True, label_text(said=key, n=1))
     write_manifest([clip], path)
     ((back,),) = open_manifest(path).blocks(8)
     assert back == clip
@@ -134,3 +135,27 @@ def test_a_clip_id_that_is_not_its_clips_own_is_refused(tmp_path: Path) -> None:
     pq.write_table(stale, path)
     with pytest.raises(UserError, match=r"clip id of a\.mp4 does not belong"):
         open_manifest(path)
+
+
+def test_labels_are_one_json_object_in_any_order_without_what_is_unknown() -> None:
+    assert label_text(emotion="happy", crop=[1, 2], actor=None) == '{"crop":[1,2],"emotion":"happy"}'
+    assert label_text(name="Zoë") == '{"name":"Zoë"}'
+    assert label_text(actor=None) is label_text() is None
+
+
+def test_labels_are_found_by_sql(tmp_path: Path) -> None:
+    emotions = ["happy", None, "sad"]
+    labelled = [
+        Clip("set", str(n), f"/{n}.mp4", labels=label_text(emotion=emotion, n=n)) for n, emotion in enumerate(emotions)
+    ]
+    write_manifest(labelled, tmp_path / "m.parquet")
+    manifest = duckdb.read_parquet(str(tmp_path / "m.parquet"))
+    assert manifest.filter("labels->>'emotion' = 'sad'").project("source_key").fetchall() == [("2",)]
+
+
+def test_more_clips_than_a_batch_holds_are_written_and_repeats_between_batches_refused(tmp_path: Path) -> None:
+    many = clips(70_000)
+    assert write_manifest(iter(many), tmp_path / "m.parquet") == 70_000
+    assert pq.ParquetFile(tmp_path / "m.parquet").num_row_groups == 2
+    with pytest.raises(UserError, match=r"listed more than once \(0000\.mp4\)"):
+        write_manifest(iter([*many, many[0]]), tmp_path / "n.parquet")
