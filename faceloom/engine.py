@@ -39,12 +39,17 @@ class Stage(Generic[ItemT, ResultT]):
     ``submit(actor, item, result, payload)`` calls an actor with an item, and with the result and payload that the stage
     before gave it (None in the first stage). It returns two object references, to a new result and a new payload, so that
     the driver can look at the one without fetching the other.
+
+    With ``most``, which only the first stage may have, an item may turn out to be several parts, up to that many. The first
+    reference is then to a list of results, and the others, ``most`` of them, to the payloads of these. From there on each
+    part is called, blamed and decided by itself.
     """
 
     name: str
     workers: int
     create: Callable[[], Any]
     submit: Callable[[Any, ItemT, ResultT | None, ray.ObjectRef | None], Sequence[ray.ObjectRef]]
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,9 @@ class Procedure(Protocol[ItemT_contra, ResultT]):
         ...
 
     def given_up(self, item: ItemT_contra, result: ResultT | None, stage: str, times: int) -> ResultT:
-        """The result of an item over which ``times`` workers of ``stage`` were lost; ``result`` is that of the stage before.
+        """The result of an item, or of its part, over which ``times`` workers of ``stage`` were lost.
+
+        ``result`` is that of the stage before; without it, the item is not known to have parts.
 
         It must not depend on anything that differs from run to run, such as process numbers.
         """
@@ -80,42 +87,85 @@ class Procedure(Protocol[ItemT_contra, ResultT]):
     def write(self, block: int, results: list[ResultT], payloads: list[ray.ObjectRef]) -> ray.ObjectRef:
         """Start the task that writes and commits a block, and return its reference.
 
-        Results come in the order of the block's items, and payloads, of those that passed the last stage, too.
+        Results come in the order of the block's items, those of an item's parts in theirs, and payloads, of what passed the
+        last stage, too.
         """
         ...
 
 
 @dataclass
-class _Job(Generic[ItemT, ResultT]):
-    """One item on its way through the pools."""
+class _Case(Generic[ItemT, ResultT]):
+    """One item in its block: how many ``parts`` it has, once that is known, and their results and payloads so far."""
 
-    block: "_Block[ItemT, ResultT]"
-    position: int
     item: ItemT
+    position: int
+    most: int
+    parts: int | None = None
+    results: dict[int, ResultT] = field(default_factory=dict)
+    payloads: dict[int, ray.ObjectRef] = field(default_factory=dict)
+
+    @property
+    def decided(self) -> bool:
+        return self.parts == len(self.results)
+
+    @property
+    def held(self) -> int:
+        """Payloads that are, or may yet come to be, in memory."""
+        return (self.parts or self.most) - len(self.results) + len(self.payloads)
+
+
+@dataclass
+class _Block(Generic[ItemT, ResultT]):
+    """One block. Its counts are kept up rather than made anew, for they are asked for with every result."""
+
+    number: int
+    cases: list[_Case[ItemT, ResultT]]
+    undecided: int
+    held: int
+
+    @classmethod
+    def of(cls, number: int, items: list[ItemT], most: int) -> "_Block[ItemT, ResultT]":
+        cases: list[_Case[ItemT, ResultT]] = [_Case(item, position, most) for position, item in enumerate(items)]
+        return cls(number, cases, len(items), most * len(items))
+
+    def divide(self, case: _Case[ItemT, ResultT], parts: int) -> None:
+        """The item turned out to have so many parts."""
+        self.held -= case.held
+        case.parts = parts
+        self.held += case.held
+
+    def decide(self, case: _Case[ItemT, ResultT], part: int, result: ResultT, payload: ray.ObjectRef | None) -> None:
+        self.held -= case.held
+        case.results[part] = result
+        if payload is not None:
+            case.payloads[part] = payload
+        self.held += case.held
+        self.undecided -= case.decided
+
+    def restart(self, case: _Case[ItemT, ResultT]) -> _Case[ItemT, ResultT]:
+        """Put a new case in the place of one that is not decided; whatever is still in work of the old one is stale."""
+        self.held += case.most - case.held
+        self.cases[case.position] = _Case(case.item, case.position, case.most)
+        return self.cases[case.position]
+
+
+@dataclass
+class _Job(Generic[ItemT, ResultT]):
+    """One item, or one part of it, on its way through the pools."""
+
+    block: _Block[ItemT, ResultT]
+    case: _Case[ItemT, ResultT]
+    part: int = 0
     stage: int = 0
     tries: int = 0
     since: float = 0.0
     result: ResultT | None = None
     payload: ray.ObjectRef | None = None
 
-
-@dataclass
-class _Block(Generic[ItemT, ResultT]):
-    """One block: the results so far, and the payloads of what passed."""
-
-    number: int
-    items: list[ItemT]
-    results: dict[int, ResultT] = field(default_factory=dict)
-    payloads: dict[int, ray.ObjectRef] = field(default_factory=dict)
-
     @property
-    def undecided(self) -> int:
-        return len(self.items) - len(self.results)
-
-    @property
-    def held(self) -> int:
-        """Items whose payload is, or may yet come to be, in memory."""
-        return self.undecided + len(self.payloads)
+    def stale(self) -> bool:
+        """Whether its item has been started anew meanwhile, so that its result is of no use."""
+        return self.block.cases[self.case.position] is not self.case
 
 
 class _Pool(Generic[ItemT, ResultT]):
@@ -128,7 +178,7 @@ class _Pool(Generic[ItemT, ResultT]):
         self.stage = stage
         self.queue: deque[_Job[ItemT, ResultT]] = deque()
         self.idle: list[Any] = []
-        self.busy: dict[ray.ObjectRef, tuple[Any, _Job[ItemT, ResultT], ray.ObjectRef]] = {}
+        self.busy: dict[ray.ObjectRef, tuple[Any, _Job[ItemT, ResultT], list[ray.ObjectRef]]] = {}
         self.starting: dict[ray.ObjectRef, tuple[Any, _Job[ItemT, ResultT] | None]] = {}
         self._failed_starts = 0
         self._failures_in_row = 0
@@ -138,7 +188,9 @@ class _Pool(Generic[ItemT, ResultT]):
     def dispatch(self) -> None:
         """Give idle actors what is queued."""
         while self.idle and self.queue:
-            self._submit(self.idle.pop(), self.queue.popleft())
+            job = self.queue.popleft()
+            if not job.stale:
+                self._submit(self.idle.pop(), job)
 
     def started(self, ref: ray.ObjectRef) -> None:
         """An actor has loaded its models, or died of it."""
@@ -152,7 +204,7 @@ class _Pool(Generic[ItemT, ResultT]):
             self._start(job)
             return
         self._failed_starts = 0
-        if job is None:
+        if job is None or job.stale:
             self.idle.append(actor)
         else:
             self._submit(actor, job)
@@ -193,8 +245,8 @@ class _Pool(Generic[ItemT, ResultT]):
 
     def _submit(self, actor: Any, job: _Job[ItemT, ResultT]) -> None:
         job.since = time.monotonic()
-        result, payload = self.stage.submit(actor, job.item, job.result, job.payload)
-        self.busy[result] = (actor, job, payload)
+        result, *payloads = self.stage.submit(actor, job.case.item, job.result, job.payload)
+        self.busy[result] = (actor, job, payloads)
 
 
 class Engine(Generic[ItemT, ResultT]):
@@ -202,6 +254,7 @@ class Engine(Generic[ItemT, ResultT]):
 
     ``blocks`` yields the numbers and items of the blocks to do and is read as memory allows: an item counts ``item_mib``
     while it is undecided or its payload waits to be written, and when ``held_mib`` are reached only what is open goes on.
+    Of an item with parts each counts; as long as their number is not known, the most that there may be.
     ``report`` is called with ``progress`` after every change to it. ``where`` tells in errors where blocks are written to.
     """
 
@@ -282,11 +335,11 @@ class Engine(Generic[ItemT, ResultT]):
 
     def _jobs(self, number: int, items: list[ItemT]) -> list[_Job[ItemT, ResultT]]:
         """Open a block."""
-        block: _Block[ItemT, ResultT] = _Block(number, items)
+        block: _Block[ItemT, ResultT] = _Block.of(number, items, self._stages[0].most or 1)
         self._open[number] = block
         if not items:
             self._complete.append(block)
-        return [_Job(block, position, item) for position, item in enumerate(items)]
+        return [_Job(block, case) for case in block.cases]
 
     def _came(self, ref: ray.ObjectRef) -> None:
         if ref in self._writing:
@@ -302,54 +355,80 @@ class Engine(Generic[ItemT, ResultT]):
 
     def _returned(self, pool: _Pool[ItemT, ResultT], ref: ray.ObjectRef) -> None:
         """A call has ended: with a result, or with the end of its actor."""
-        actor, job, payload = pool.busy.pop(ref)
+        actor, job, payloads = pool.busy.pop(ref)
         try:
-            result: ResultT = ray.get(ref)
+            returned: Any = ray.get(ref)
         except RayError as error:
             if _lost_object(error):
                 # The node that held the payload is gone; neither the item nor the worker is to blame.
                 pool.idle.append(actor)
-                job.stage, job.result, job.payload = 0, None, None
-                self._pools[0].queue.appendleft(job)
+                if not job.stale:
+                    self._restart(job)
                 return
             self._lost(pool, actor, job, error)
             return
-        verdict = self._procedure.verdict(result)
-        pool.release(actor, verdict)
-        if verdict.passed and job.stage + 1 < len(self._pools):
-            job.stage, job.result, job.payload, job.tries = job.stage + 1, result, payload, 0
-            self._pools[job.stage].queue.append(job)
-        else:
-            self._decide(job, result, payload if verdict.passed else None)
+        results: list[ResultT] = [returned] if pool.stage.most is None else returned
+        verdicts = [self._procedure.verdict(result) for result in results]
+        pool.release(actor, next((verdict for verdict in verdicts if verdict.suspicion), verdicts[0]))
+        if job.stale:
+            return
+        for part, result, verdict, payload in zip(
+            self._parts(job, len(results)), results, verdicts, payloads, strict=False
+        ):
+            if verdict.passed and part.stage + 1 < len(self._pools):
+                part.stage, part.result, part.payload, part.tries = part.stage + 1, result, payload, 0
+                self._pools[part.stage].queue.append(part)
+            else:
+                self._decide(part, result, payload if verdict.passed else None)
+
+    def _parts(self, job: _Job[ItemT, ResultT], count: int) -> list[_Job[ItemT, ResultT]]:
+        """The jobs that go on from a result: this one, and after the first stage those of the item's further parts."""
+        if job.case.parts is not None:
+            return [job]
+        job.block.divide(job.case, count)
+        return [job, *(_Job(job.block, job.case, part) for part in range(1, count))]
+
+    def _restart(self, job: _Job[ItemT, ResultT]) -> None:
+        """Back to the first stage with the whole item: its parts are known only from there."""
+        if 0 in job.case.results:
+            self._progress.outcomes[self._label(job.case)] -= 1
+        self._pools[0].queue.appendleft(_Job(job.block, job.block.restart(job.case)))
 
     def _lost(self, pool: _Pool[ItemT, ResultT], actor: Any, job: _Job[ItemT, ResultT], error: RayError) -> None:
         name = pool.stage.name
         self._progress.worker_deaths += 1
-        logger.warning("the %s worker of %s is lost: %s", name, self._procedure.name(job.item), _reason(error))
+        logger.warning("the %s worker of %s is lost: %s", name, self._procedure.name(job.case.item), _reason(error))
         job.tries += 1
-        if job.tries < _TRIES:
+        if job.stale:
+            pool.replace(actor, None)
+        elif job.tries < _TRIES:
             pool.replace(actor, job)
         else:
             pool.count_failure(f"{name} ({_reason(error)})")
             pool.replace(actor, None)
-            self._decide(job, self._procedure.given_up(job.item, job.result, name, job.tries), None)
+            self._parts(job, 1)
+            self._decide(job, self._procedure.given_up(job.case.item, job.result, name, job.tries), None)
 
     def _decide(self, job: _Job[ItemT, ResultT], result: ResultT, payload: ray.ObjectRef | None) -> None:
-        block = job.block
-        block.results[job.position] = result
-        if payload is not None:
-            block.payloads[job.position] = payload
-        self._progress.decided += 1
-        self._progress.outcomes[self._procedure.verdict(result).label] += 1
+        block, case = job.block, job.case
+        block.decide(case, job.part, result, payload)
+        if job.part == 0:
+            self._progress.outcomes[self._label(case)] += 1
+        if case.decided:
+            self._progress.decided += 1
         if not block.undecided:
             self._complete.append(block)
+
+    def _label(self, case: _Case[ItemT, ResultT]) -> str:
+        """What an item is counted as: what its first part is."""
+        return self._procedure.verdict(case.results[0]).label
 
     def _write_complete(self) -> None:
         while self._complete and len(self._writing) < _WRITERS:
             block = self._complete.popleft()
             del self._open[block.number]
-            results = [block.results[i] for i in sorted(block.results)]
-            payloads = [block.payloads[i] for i in sorted(block.payloads)]
+            results = [case.results[part] for case in block.cases for part in sorted(case.results)]
+            payloads = [case.payloads[part] for case in block.cases for part in sorted(case.payloads)]
             self._writing[self._procedure.write(block.number, results, payloads)] = block
 
     def _written(self, ref: ray.ObjectRef) -> None:
@@ -363,17 +442,17 @@ class Engine(Generic[ItemT, ResultT]):
                     "make room or mend it, then run the same command again"
                 ) from None
             # Payloads were lost with their node before they were written: the block is done anew.
-            self._progress.decided -= len(block.items)
-            for result in block.results.values():
-                self._progress.outcomes[self._procedure.verdict(result).label] -= 1
-            self._pools[0].queue.extendleft(reversed(self._jobs(block.number, block.items)))
+            self._progress.decided -= len(block.cases)
+            for case in block.cases:
+                self._progress.outcomes[self._label(case)] -= 1
+            self._pools[0].queue.extendleft(reversed(self._jobs(block.number, [case.item for case in block.cases])))
 
     def _show(self) -> None:
         progress = self._progress
         jobs = [job for pool in self._pools for _, job, _ in pool.busy.values()]
         oldest = min(jobs, key=lambda job: job.since, default=None)
         progress.in_work = {pool.stage.name: len(pool.busy) for pool in self._pools}
-        progress.oldest = (self._procedure.name(oldest.item), time.monotonic() - oldest.since) if oldest else None
+        progress.oldest = (self._procedure.name(oldest.case.item), time.monotonic() - oldest.since) if oldest else None
         progress.waiting = tuple(
             pool.stage.name for pool in self._pools if pool.queue and not pool.idle and not pool.busy
         )

@@ -19,10 +19,11 @@ from faceloom.progress import Progress
 
 @dataclass(frozen=True)
 class Item:
-    """``orders`` by stage: die, die once, no memory once, fail, bad file, late, lost once."""
+    """``orders`` by stage: die, die once, no memory once, fail, bad file, late, lost once; with "second 1", of a part."""
 
     name: str
     orders: dict[str, str] = field(default_factory=dict)
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Result:
     item: Item
     error: str | None = None
     history: tuple[str, ...] = ()
+    part: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.item.name if self.part is None else f"{self.item.name}{self.part}"
 
 
 class Worker:
@@ -40,9 +46,15 @@ class Worker:
             raise RuntimeError(f"no {stage} model")
         self._stage, self._notes = stage, notes
 
+    def divide(self, item: Item, most: int) -> list[Any]:
+        """A result and a payload of each part; as many payloads as there may be parts."""
+        made = [self.do(item, Result(item, part=part), None) for part in range(item.parts)]
+        return [[result for result, _ in made], *(payload for _, payload in made), *[None] * (most - item.parts)]
+
     def do(self, item: Item, result: Result | None, payload: list[str] | None) -> tuple[Result, list[str]]:
-        order = item.orders.get(self._stage)
-        again = self._noted(item)
+        part = result.part if result else None
+        order = item.orders.get(self._stage if part is None else f"{self._stage} {part}")
+        again = self._noted(item.name if result is None else result.name)
         if order == "die" or (order == "die once" and not again):
             os.kill(os.getpid(), signal.SIGKILL)
         if order == "no memory once" and not again:
@@ -52,11 +64,12 @@ class Worker:
         if order == "late":
             time.sleep(1.2)
         history = (*(result.history if result else ()), self._stage)
-        return Result(item, order if order in ("fail", "bad file") else None, history), [*(payload or []), item.name]
+        made = Result(item, order if order in ("fail", "bad file") else None, history, part)
+        return made, [*(payload or []), made.name]
 
-    def _noted(self, item: Item) -> bool:
+    def _noted(self, name: str) -> bool:
         """Whether an item was here before; notes the process that has it now."""
-        note = self._notes / f"{self._stage} {item.name}"
+        note = self._notes / f"{self._stage} {name}"
         before = note.read_text() if note.exists() else ""
         note.write_text(f"{before}{os.getpid()} ")
         return bool(before)
@@ -73,7 +86,7 @@ def _commit(notes: Path, block: int, results: list[Result], payloads: list[ray.O
         raise ObjectLostError("ab" * 28, None, "")
     if (notes / "write slowly").exists():
         time.sleep(0.3)
-    names = [f"{r.item.name}:{r.error}" for r in results]
+    names = [f"{r.name}:{r.error}" for r in results]
     (notes / f"block {block}").write_text(f"{names} {ray.get(payloads)}")
 
 
@@ -93,7 +106,8 @@ class Chain:
         return Verdict(f"failed: {result.error}", passed=False, suspicion=suspicion)
 
     def given_up(self, item: Item, result: Result | None, stage: str, times: int) -> Result:
-        return Result(item, f"{times} deaths in {stage}", result.history if result else ())
+        known = result or Result(item)
+        return Result(item, f"{times} deaths in {stage}", known.history, known.part)
 
     def write(self, block: int, results: list[Result], payloads: list[ray.ObjectRef]) -> ray.ObjectRef:
         return _commit.remote(self.notes, block, results, payloads)
@@ -124,6 +138,7 @@ def run(
     stages: tuple[str, ...] = ("work",),
     workers: int = 1,
     held_mib: int = 100,
+    most: int | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     source: Iterator[tuple[int, list[Item]]] | None = None,
 ) -> Progress:
@@ -131,6 +146,11 @@ def run(
         def create() -> Any:
             return ray.remote(Worker).options(num_cpus=0.5).remote(name, chain.notes)
 
+        if most is not None and name == stages[0]:
+            refs = 1 + most
+            return Stage(
+                name, workers, create, lambda a, item, *_: a.divide.options(num_returns=refs).remote(item, most), most
+            )
         return Stage(name, workers, create, lambda actor, *call: actor.do.options(num_returns=2).remote(*call))
 
     progress = Progress(clips=sum(map(len, blocks)))
@@ -273,6 +293,64 @@ def test_blocks_are_read_only_as_memory_allows(chain: Chain) -> None:
 
 def test_a_block_larger_than_the_memory_is_done_all_the_same(chain: Chain) -> None:
     assert run(chain, [Item("a"), Item("b"), Item("c")], [Item("d")], held_mib=1).decided == 4
+
+
+def test_an_item_may_turn_out_to_be_several_parts_in_their_order(chain: Chain) -> None:
+    items = [Item("a", {"second 0": "late"}, parts=3), Item("b"), Item("c", {"first 0": "bad file"})]
+
+    progress = run(chain, items, [Item("d", parts=2)], stages=("first", "second"), workers=2, most=3)
+
+    first = "['a0:None', 'a1:None', 'a2:None', 'b0:None', 'c0:bad file']"
+    assert chain.block(0) == f"{first} [['a0', 'a0'], ['a1', 'a1'], ['a2', 'a2'], ['b0', 'b0']]"
+    assert chain.block(1) == "['d0:None', 'd1:None'] [['d0', 'd0'], ['d1', 'd1']]"
+    assert (progress.decided, progress.outcomes) == (4, {"made": 3, "failed: bad file": 1}), "an item counts once"
+
+
+@pytest.mark.parametrize("part", [0, 2])
+def test_a_part_that_kills_twice_is_given_up_and_its_siblings_do_not_suffer(chain: Chain, part: int) -> None:
+    progress = run(
+        chain, [Item("a", {f"second {part}": "die"}, parts=3), Item("b")], stages=("first", "second"), most=3
+    )
+
+    alive = [f"a{other}" for other in range(3) if other != part] + ["b0"]
+    names = [f"a{n}:{'2 deaths in second' if n == part else None}" for n in range(3)] + ["b0:None"]
+    assert chain.block(0) == f"{names} {[[name, name] for name in alive]}"
+    assert len(chain.processes("first", "a1")) == 1, "what its siblings are made of is not made again"
+    assert progress.worker_deaths == 2
+    assert progress.outcomes["made"] == (1 if part == 0 else 2), "an item counts as what its first part is"
+
+
+def test_an_item_with_parts_that_kills_in_the_first_stage_is_given_up_as_one(chain: Chain) -> None:
+    progress = run(chain, [Item("a", {"first 1": "die"}, parts=3)], stages=("first", "second"), most=3)
+    assert chain.block(0) == "['a:2 deaths in first'] []"
+    assert progress.decided == 1
+
+
+def test_a_lost_payload_of_a_part_sends_the_whole_item_back_once(chain: Chain) -> None:
+    """All parts but the first meet it, one of them when the item is at its start again."""
+    orders = {"second 1": "lost once", "second 2": "lost once", "second 3": "lost once"}
+
+    progress = run(chain, [Item("a", orders, parts=4), Item("b")], stages=("first", "second"), workers=2, most=4)
+
+    made = [f"a{part}" for part in range(4)] + ["b0"]
+    assert chain.block(0) == f"{[f'{name}:None' for name in made]} {[[name, name] for name in made]}"
+    assert (progress.decided, progress.outcomes) == (2, {"made": 2})
+
+
+def test_memory_counts_every_part_that_an_item_may_have(chain: Chain) -> None:
+    """Two items of up to three parts fill the six MiB; the one part that each comes to takes one."""
+    seen: list[Progress] = []
+    undecided = []
+
+    def blocks() -> Iterator[tuple[int, list[Item]]]:
+        for number in range(5):
+            undecided.append(number - (seen[-1].decided if seen else 0))
+            yield number, [Item(str(number), {"first 0": "late"})]
+
+    run(chain, held_mib=6, most=3, stages=("first",), workers=3, source=blocks(), report=seen.append)
+
+    assert len(list(chain.notes.glob("block *"))) == 5
+    assert max(undecided) == 1
 
 
 def test_a_report_tells_what_is_in_work_and_for_how_long(chain: Chain) -> None:
