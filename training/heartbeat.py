@@ -51,9 +51,9 @@ class Beat:
 class Heartbeat:
     """Watches over this rank's main loop and, when that stands still, over all.
 
-    In its ``with`` block, ``folder/rank-NNNNN.json`` tells every few seconds what :meth:`beat` was last told. When this rank
-    has been in a phase for longer than it may, and so has the one that has come least far, this process says which that is
-    and exits with :data:`HUNG_EXIT_CODE`; the launcher ends the others.
+    In its ``with`` block, ``folder/rank-NNNNN.json`` tells every few seconds what :meth:`beat` was last told. When all ranks
+    have been in a phase for longer than they may, this process says which has come least far and exits with
+    :data:`HUNG_EXIT_CODE`; the launcher ends the others.
 
     A phase may take ``timeout_s``, or what :meth:`beat` allows it. In the first step, and in the first after :meth:`begin`,
     which compile, it may take ``first_step_timeout_s``. All ranks see ``folder``, and their clocks agree to a few seconds.
@@ -112,9 +112,9 @@ class Heartbeat:
             self._write()
             if self._beat().overdue:
                 running = [b for b in read_beats(self._folder) if b.phase != _DONE and b.rank < self._world]
-                behind = min(running, key=lambda b: (not self._is_silent(b), b.step, b.since), default=None)
-                if behind is not None and behind.overdue:
-                    self._end(behind, running)
+                # One that is within its time may be what the others wait for, wherever it is in the step.
+                if running and all(beat.overdue for beat in running):
+                    self._end(min(running, key=lambda b: (not self._is_silent(b), b.step, b.since)), running)
 
     def _beat(self) -> Beat:
         step, phase, since, allowance_s = self._told

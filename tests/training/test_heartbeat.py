@@ -72,6 +72,7 @@ def slow_but_alive_rank(folder: Path) -> None:
         heartbeat.begin(5, "compiling")
         time.sleep(5 if world.rank == 0 else 0)
         dist.barrier()
+        time.sleep(0.3 * world.rank)  # rank 1 comes to its phase after rank 0 to the one behind it
         heartbeat.beat(6, "validating", allowance_s=60)
         time.sleep(5 if world.rank == 1 else 0)
         heartbeat.beat(6, "waiting")
