@@ -29,8 +29,9 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
+from curation.adapters.table import FOLDER
 from curation.config import CurationConfig
-from curation.ingest import folder_clips
+from curation.ingest import ingest
 from curation.ledger import Decision, read_ledger
 from curation.outcome import Kept
 from curation.preflight import PoolSizes, pool_sizes, prepare
@@ -111,7 +112,11 @@ def list_videos(root: Path | None) -> list[Video]:
         names = [name for name in files() if name.startswith("demo/")]
         clips = [Clip("bench", name, str(model_path(name, "python -m bench.curation"))) for name in names]
     else:
-        clips = [clip for clip in folder_clips(root, "bench").clips if clip.duplicate_of is None]
+        with tempfile.TemporaryDirectory(prefix="faceloom-bench-") as folder:
+            manifest = Path(folder) / "videos.parquet"
+            ingest(FOLDER, root, manifest, name="bench")
+            listed = [clip for block in open_manifest(manifest).blocks(1024) for clip in block]
+        clips = [clip for clip in listed if clip.duplicate_of is None]
     videos = []
     for clip in clips:
         try:

@@ -6,20 +6,20 @@ once. Exit codes: 0 success, 1 a check did not pass, 2 wrong use or bad input.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 import faceloom
+from curation.adapters.table import DATASETS, DEMO, Dataset
 from faceloom import config, models
 from faceloom.errors import CheckFailed, UserError
-
-if TYPE_CHECKING:
-    from curation.sources import Clip
 
 app = typer.Typer(
     help="Raw footage of people into training data for portrait-animation video models.",
@@ -32,8 +32,21 @@ models_app = typer.Typer(
 )
 app.add_typer(models_app, name="models", epilog="Example: faceloom models list")
 
+
+class _Datasets(TyperGroup):
+    """Answers a wrong name with those that there are."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is None:
+            raise UserError(f"no dataset is called {cmd_name!r}; there are: {', '.join(self.commands)}")
+        return command
+
+
 ingest_app = typer.Typer(
-    help="List the clips of a dataset: the manifest that `curate` works through.", no_args_is_help=True
+    cls=_Datasets,
+    help="List the clips of a dataset: the manifest that `curate` works through.",
+    no_args_is_help=True,
 )
 app.add_typer(ingest_app, name="ingest", epilog="Example: faceloom ingest demo --root demo-videos --out demo.parquet")
 
@@ -51,8 +64,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 ModelNames = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", show_default=False, help="As `faceloom models list` names them.")
 ]
-
-ManifestOut = Annotated[Path, typer.Option("--out", metavar="MANIFEST", help="Parquet file to write.")]
 
 
 ConfigSource = Annotated[
@@ -163,44 +174,47 @@ def models_verify(names: ModelNames = None, as_json: AsJson = False) -> None:
         raise CheckFailed(f"{listed}; get it right with: {command}")
 
 
-@ingest_app.command("folder", epilog="Example: faceloom ingest folder --root ~/footage --out footage.parquet")
-def ingest_folder(
-    root: Annotated[Path, typer.Option(help="Folder whose videos to list, however deep they lie.")],
-    out: ManifestOut,
-    dataset: Annotated[str | None, typer.Option(help="Name of the dataset; by default the folder's.")] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the footage; goes into every sample.")] = "unknown",
-) -> None:
-    """List any folder of videos, one clip a file."""
-    from curation.ingest import folder_clips
+def _ingest_command(dataset: Dataset) -> Callable[..., None]:
+    def command(
+        root: Annotated[Path, typer.Option(help=f"The folder: {dataset.layout}.")],
+        out: Annotated[Path, typer.Option("--out", metavar="MANIFEST", help="Parquet file to write.")],
+        name: Annotated[
+            str | None,
+            typer.Option("--dataset", help="Name to record instead of the dataset's own.", show_default=False),
+        ] = None,
+        licence: Annotated[
+            str | None, typer.Option(help=f"Licence to record in every sample, by default: {dataset.licence}.")
+        ] = None,
+        exclusions: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="CSV file to write with all that was left out, and why.")
+        ] = None,
+        as_json: AsJson = False,
+    ) -> None:
+        from curation.ingest import ingest
 
-    listing = folder_clips(root, dataset, licence)
-    duplicates = sum(clip.duplicate_of is not None for clip in listing.clips)
-    clips = _write_manifest(listing.clips, out)
-    typer.echo(f"{out}: {clips} clips, {duplicates} of them with the bytes of an earlier one")
-    if listing.ignored:
-        counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in listing.ignored.items())
-        typer.echo(f"passed over, no videos by their names: {counts}")
-    for name, reason in listing.left_out.items():
-        typer.echo(f"left out: {name}: {reason}", err=True)
+        report = ingest(dataset, root, out, name=name, licence=licence, exclusions=exclusions)
+        if as_json:
+            _print_json(asdict(report))
+            return
+        typer.echo(f"{out}: {report.clips} clips, {report.duplicates} of them with the bytes of an earlier one")
+        if report.ignored:
+            counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in report.ignored.items())
+            typer.echo(f"passed over, no videos by their names: {counts}")
+        for left_out in report.left_out:
+            more = f", … ({left_out.count})" if left_out.count > len(left_out.first) else ""
+            typer.echo(f"left out: {', '.join(left_out.first)}{more}: {left_out.reason}", err=True)
+        for notice in report.notices:
+            typer.echo(f"note: {notice}", err=True)
+
+    return command
 
 
-@ingest_app.command("demo", epilog="Example: faceloom ingest demo --root demo-videos --out demo.parquet")
-def ingest_demo(
-    root: Annotated[Path, typer.Option(help="Folder to write the demo's videos to.")], out: ManifestOut
-) -> None:
-    """Make the demo's videos, each for one outcome or to train on, and list them."""
-    from curation.demo import demo_clips
-
-    typer.echo(f"{out}: {_write_manifest(demo_clips(root), out)} clips, their videos in {root}")
-
-
-def _write_manifest(clips: Sequence["Clip"], out: Path) -> int:
-    from curation.sources import write_manifest
-
-    try:
-        return write_manifest(clips, out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; name a file in an existing folder with --out") from None
+for _dataset in DATASETS:
+    ingest_app.command(
+        _dataset.name,
+        help=f"{_dataset.summary}\n\nFrom {_dataset.origin}.",
+        epilog=f"Example: faceloom ingest {_dataset.name} --root {_dataset.name}-videos --out {_dataset.name}.parquet",
+    )(_ingest_command(_dataset))
 
 
 @app.command("curate", epilog="Example: faceloom curate --config demo --manifest demo.parquet --out dataset")
@@ -523,8 +537,9 @@ def demo(
     ] = Path("demo"),
 ) -> None:
     """Run the whole chain on four small real videos and what is made of them (CPU, a few minutes)."""
-    from curation.demo import demo_clips, held_out_keys, landmark_videos, unexpected
+    from curation.demo import held_out_keys, landmark_videos, unexpected
     from curation.display import print_clips
+    from curation.ingest import ingest
     from curation.inspect import write_contact_sheets
     from curation.ledger import read_ledger
     from training.demo import split
@@ -533,7 +548,7 @@ def demo(
     console = _console()
     models.fetch(_models_of("demo") + [name for name in models.files() if name.startswith("demo/")], console.print)
     manifest, dataset, sheets = out / "manifest.parquet", out / "dataset", out / "contact-sheets"
-    _write_manifest(demo_clips(out / "videos"), manifest)
+    ingest(DEMO, out / "videos", manifest)
     curate(manifest=manifest, out=dataset, source="demo")
     verify(dataset)
     ledger = read_ledger(dataset)

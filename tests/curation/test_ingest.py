@@ -1,152 +1,241 @@
+"""The manifest of a folder and the account of what is not in it, whatever the dataset."""
+
+import csv
+import json
 import os
-import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from curation.ingest import folder_clips
+from curation import duplicates as duplicates_module
+from curation.adapters import table
+from curation.adapters.entries import Entry, Ignored, LeftOut, Notice
+from curation.adapters.table import DATASETS, FOLDER, Dataset
+from curation.ingest import Report, ingest
+from curation.sources import Clip, open_manifest
+from faceloom import cli
 from faceloom.errors import UserError
+from tests.curation.adapters.trees import make
 
 
 @pytest.fixture
-def put(tmp_path):
-    """Write files below the root, each with bytes of its own unless given."""
-
-    def write(*names: str, content: bytes | None = None) -> None:
-        for name in names:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(name.encode() if content is None else content)
-
-    return write
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "footage"
+    folder.mkdir()
+    return folder
 
 
-def keys(root):
-    return [clip.source_key for clip in folder_clips(root).clips]
+def put(root: Path, *names: str, content: bytes | None = None) -> None:
+    """Files with bytes of their own, or with ``content``."""
+    make(root, {name: name.encode() if content is None else content for name in names})
 
 
-def test_lists_each_video_once_in_order_of_its_key(tmp_path, put):
-    put("b.mp4", "a/z.MKV", "a/b/two words é.webm", "a.mov")
-    listing = folder_clips(tmp_path, "mine", "CC0")
-    assert [clip.source_key for clip in listing.clips] == ["a.mov", "a/b/two words é.webm", "a/z.MKV", "b.mp4"]
-    assert {(c.dataset, c.licence, c.t0_s, c.t1_s, c.duplicate_of) for c in listing.clips} == {
-        ("mine", "CC0", 0.0, None, None)
-    }
-    assert [clip.path for clip in listing.clips] == [str(tmp_path / clip.source_key) for clip in listing.clips]
+def clips_of(root: Path) -> list[Clip]:
+    manifest = root.parent / "m.parquet"
+    ingest(FOLDER, root, manifest)
+    return [clip for block in open_manifest(manifest).blocks(1000) for clip in block]
 
 
-def test_dataset_is_named_like_the_folder(tmp_path, put, monkeypatch):
-    put("hdtf/inner/a.mp4")
-    monkeypatch.chdir(tmp_path / "hdtf" / "inner")
-    for root in (tmp_path / "hdtf", tmp_path / "hdtf" / "inner" / ".."):
-        assert folder_clips(root).clips[0].dataset == "hdtf"
+def test_equal_bytes_name_the_first_of_them(root: Path) -> None:
+    put(root, "a.mp4", "b/copy.mp4", "c.mp4", content=b"same bytes")
+    put(root, "d.mp4", content=b"same bytez")
+    assert [clip.duplicate_of for clip in clips_of(root)] == [None, "a.mp4", "a.mp4", None]
 
 
-def test_ids_survive_a_move_of_the_data(tmp_path, put):
-    put("old/set/a.mp4")
-    before = folder_clips(tmp_path / "old" / "set").clips
-    (tmp_path / "old").rename(tmp_path / "new")
-    after = folder_clips(tmp_path / "new" / "set").clips
-    assert [clip.clip_id for clip in after] == [clip.clip_id for clip in before]
+def test_files_that_begin_alike_are_compared_whole(root: Path) -> None:
+    head = bytes(100_000)
+    put(root, "a.mp4", content=head + b"1")
+    put(root, "b.mp4", content=head + b"2")
+    put(root, "c.mp4", content=head + b"1")
+    assert [clip.duplicate_of for clip in clips_of(root)] == [None, None, "a.mp4"]
 
 
-def test_decomposed_names_have_composed_keys(tmp_path, put):
-    decomposed = unicodedata.normalize("NFD", "Zoë.mp4")
-    put(decomposed)
-    (clip,) = folder_clips(tmp_path).clips
-    assert clip.source_key == unicodedata.normalize("NFC", decomposed) != decomposed
-    assert clip.path == str(tmp_path / decomposed)
+def test_no_byte_is_read_of_files_without_one_of_equal_size(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(root, "a.mp4", content=b"1")
+    put(root, "b.mp4", content=b"22")
+    monkeypatch.setattr(duplicates_module, "_head", lambda path: pytest.fail(f"{path} was read"))
+    assert len(clips_of(root)) == 2
 
 
-def test_what_only_looks_like_a_video_is_listed_too(tmp_path, put):
-    put("folder.mp4/inside.mp4", "good.mp4")
-    put("empty.mp4", "empty too.mp4", content=b"")
-    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nowhere")
-    os.mkfifo(tmp_path / "pipe.mp4")
-    listing = folder_clips(tmp_path)
-    assert keys(tmp_path) == ["dangling.mp4", "empty too.mp4", "empty.mp4", "folder.mp4", "good.mp4", "pipe.mp4"]
-    assert all(clip.duplicate_of is None for clip in listing.clips)
+def test_files_of_equal_size_that_begin_differently_are_not_read_whole(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(root, "a.mp4", content=b"1" * 100_000)
+    put(root, "b.mp4", content=b"2" * 100_000)
+    monkeypatch.setattr(duplicates_module, "_sha256", lambda path: pytest.fail(f"{path} was read whole"))
+    assert len(clips_of(root)) == 2
 
 
-def test_counts_what_it_passes_over_by_suffix(tmp_path, put):
-    put("a.mp4", "a.wav", "b/c.WAV", "b/readme", "notes.txt")
-    assert folder_clips(tmp_path).ignored == {"": 1, ".txt": 1, ".wav": 2}
+def test_links_to_a_file_are_its_duplicates(root: Path) -> None:
+    put(root, "a.mp4")
+    (root / "hard.mp4").hardlink_to(root / "a.mp4")
+    (root / "soft.mp4").symlink_to(root / "a.mp4")
+    assert [clip.duplicate_of for clip in clips_of(root)] == [None, "a.mp4", "a.mp4"]
 
 
-def test_equal_bytes_name_the_first_of_them(tmp_path, put):
-    put("a.mp4", "b/copy.mp4", "c.mp4", content=b"same bytes")
-    put("d.mp4", content=b"same bytez")
-    assert [clip.duplicate_of for clip in folder_clips(tmp_path).clips] == [None, "a.mp4", "a.mp4", None]
+def test_empty_files_share_nothing(root: Path) -> None:
+    put(root, "a.mp4", "b.mp4", content=b"")
+    assert [clip.duplicate_of for clip in clips_of(root)] == [None, None]
 
 
-def test_only_files_of_equal_size_are_hashed(tmp_path, put, monkeypatch):
-    put("a.mp4", content=b"1")
-    put("b.mp4", content=b"22")
-    monkeypatch.setattr("curation.ingest._sha256", lambda path: pytest.fail(f"{path} was hashed"))
-    assert len(folder_clips(tmp_path).clips) == 2
+@pytest.fixture
+def account(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+    """Ingest these entries, as if an adapter had made them."""
+
+    def run(*entries: Entry, **options: object) -> Report:
+        monkeypatch.setattr("curation.adapters.folder.entries", lambda root: iter(entries))
+        return ingest(FOLDER, root, tmp_path / "m.parquet", **options)  # type: ignore[arg-type]
+
+    return run
 
 
-def test_links_to_a_file_are_its_duplicates(tmp_path, put):
-    put("a.mp4")
-    (tmp_path / "hard.mp4").hardlink_to(tmp_path / "a.mp4")
-    (tmp_path / "soft.mp4").symlink_to(tmp_path / "a.mp4")
-    assert [clip.duplicate_of for clip in folder_clips(tmp_path).clips] == [None, "a.mp4", "a.mp4"]
+def manifest_of(tmp_path: Path) -> list[Clip]:
+    return [clip for block in open_manifest(tmp_path / "m.parquet").blocks(100) for clip in block]
 
 
-def test_linked_folders_are_followed_and_loops_end(tmp_path, put):
-    put("root/real/a.mp4", "elsewhere/b.mp4")
-    root = tmp_path / "root"
-    (root / "loop").symlink_to(root)
-    (root / "self").symlink_to(root / "self")
-    (root / "again").symlink_to(root / "real")
-    (root / "out").symlink_to(tmp_path / "elsewhere")
-    assert keys(root) == ["out/b.mp4", "real/a.mp4"]
+def test_spans_of_one_file_are_no_duplicates_of_each_other(account: Callable[..., Report], tmp_path: Path) -> None:
+    put(tmp_path, "a", "b", content=b"same")
+    spans = [("a", "a", 0.0, 1.0), ("a", "a", 1.0, 2.0), ("b", "b", 1.0, 2.0), ("b", "b", 0.0, 2.0)]
+    report = account(*(Clip("set", key, str(tmp_path / path), t0, t1) for key, path, t0, t1 in spans))
+    assert report.duplicates == 1
+    assert [clip.duplicate_of for clip in manifest_of(tmp_path)] == [None, None, "a", None]
 
 
-def test_folders_that_cannot_be_listed_are_named(tmp_path, put, monkeypatch):
-    put("a.mp4", "locked/b.mp4")
-    listed = type(tmp_path).iterdir
-
-    def iterdir(folder):
-        if folder.name == "locked":
-            raise PermissionError(13, "Permission denied", str(folder))
-        return listed(folder)
-
-    monkeypatch.setattr(type(tmp_path), "iterdir", iterdir)
-    listing = folder_clips(tmp_path)
-    assert listing.left_out == {"locked": "cannot be listed, its videos are missing (Permission denied)"}
-    assert len(listing.clips) == 1
+def test_what_is_left_out_is_counted_by_reason_with_the_first_by_name(account: Callable[..., Report]) -> None:
+    out = [LeftOut(f"{n}.mp4", "too blue") for n in range(10)] + [LeftOut("x", "torn"), LeftOut("y", "torn")]
+    report = account(Clip("set", "a", "/a"), *out, Ignored("", 2), Ignored(".txt"), Ignored(""), Notice("look here"))
+    assert [(r.reason, r.count, r.first) for r in report.left_out] == [
+        ("too blue", 10, ["0.mp4", "1.mp4", "2.mp4"]),
+        ("torn", 2, ["x", "y"]),
+    ]
+    assert report.ignored == {"": 3, ".txt": 1}
+    assert report.notices == ("look here",)
 
 
-def test_a_name_that_is_not_utf8_is_left_out_and_the_rest_listed(tmp_path, put):
-    put("a.mp4", "z.mp4")
-    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
-    listing = folder_clips(tmp_path)
-    assert [clip.source_key for clip in listing.clips] == ["a.mp4", "z.mp4"]
-    ((name, reason),) = listing.left_out.items()
-    assert name == r"caf\xe9.mp4"
-    assert "rename" in reason
+def test_all_that_is_left_out_goes_into_the_file_of_exclusions(account: Callable[..., Report], tmp_path: Path) -> None:
+    out = [LeftOut(f'{n}, "é".mp4', "too blue") for n in range(10)]
+    account(Clip("set", "a", "/a"), *out, exclusions=tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["name", "reason"], *([entry.name, entry.reason] for entry in out)]
 
 
-def test_a_tree_of_unusable_names_says_why(tmp_path):
-    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"caf\\xe9\.mp4: its path is not UTF-8"):
-        folder_clips(tmp_path)
+def test_names_reach_no_terminal_with_control_characters(account: Callable[..., Report]) -> None:
+    report = account(Clip("set", "a", "/a"), LeftOut("\x1b[2J\n\ud800é", "odd"))
+    assert report.left_out[0].first == [r"\x1b[2J\n\ud800é"]
 
 
-def test_of_names_that_differ_only_in_their_unicode_form_the_first_is_listed(tmp_path, put):
-    composed, decomposed = (unicodedata.normalize(form, "Zoë.mp4") for form in ("NFC", "NFD"))
-    put(composed, decomposed, "a.mp4")
-    listing = folder_clips(tmp_path)
-    assert [clip.path for clip in listing.clips] == [str(tmp_path / decomposed), str(tmp_path / "a.mp4")]
-    assert list(listing.left_out) == [composed]
-    assert len({clip.clip_id for clip in listing.clips}) == 2
+def test_another_name_and_licence_may_be_recorded(account: Callable[..., Report], tmp_path: Path) -> None:
+    clips = [Clip("set", "a", "/a", licence="CC0"), Clip("set", "b", "/b", licence="MIT")]
+    account(*clips, name="mine")
+    assert [(clip.dataset, clip.licence) for clip in manifest_of(tmp_path)] == [("mine", "CC0"), ("mine", "MIT")]
+    account(*clips, licence="ours")
+    assert [(clip.dataset, clip.licence) for clip in manifest_of(tmp_path)] == [("set", "ours"), ("set", "ours")]
 
 
-def test_root_must_be_a_folder_with_a_video(tmp_path, put):
-    with pytest.raises(UserError, match="does not exist; give --root"):
-        folder_clips(tmp_path / "nope")
-    put("sounds/a.wav", "sounds/b.wav")
-    with pytest.raises(UserError, match="is not a folder; give --root"):
-        folder_clips(tmp_path / "sounds" / "a.wav")
-    with pytest.raises(UserError, match=r"no video below .*found: 2 \.wav"):
-        folder_clips(tmp_path / "sounds")
+def test_nothing_to_list_says_what_was_found_and_what_was_expected(root: Path, tmp_path: Path) -> None:
+    put(root, "a.wav", "b.wav")
+    (root / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=r"no video below .*found: 2 \.wav.*caf\\xe9\.mp4: its path is not UTF-8.*ends in"
+    ):
+        ingest(FOLDER, root, tmp_path / "m.parquet", exclusions=tmp_path / "out.csv")
+    assert not (tmp_path / "m.parquet").exists()
+    assert "not UTF-8" in (tmp_path / "out.csv").read_text()
+
+
+@pytest.mark.parametrize("option", ["out", "exclusions"])
+def test_a_file_that_cannot_be_written_is_known_before_the_folder_is_listed(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entries(_root: Path) -> Iterator[Entry]:
+        pytest.fail("it was listed")
+        yield
+
+    monkeypatch.setattr("curation.adapters.folder.entries", entries)
+    files = {"out": tmp_path / "m.parquet", "exclusions": tmp_path / "x.csv", option: tmp_path / "gone" / "file"}
+    with pytest.raises(UserError, match=rf"gone/file: its folder does not exist; .* with --{option}"):
+        ingest(FOLDER, tmp_path, files["out"], exclusions=files["exclusions"])
+
+
+def test_a_failed_ingestion_leaves_the_old_manifest_and_nothing_else(
+    account: Callable[..., Report], tmp_path: Path
+) -> None:
+    account(Clip("set", "a", "/a"))
+    before = (tmp_path / "m.parquet").read_bytes()
+    with pytest.raises(UserError, match="listed more than once"):
+        account(Clip("set", "b", "/b"), Clip("set", "b", "/c"))
+    assert (tmp_path / "m.parquet").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"m.parquet", "footage"}
+
+
+def test_more_clips_than_a_batch_holds_keep_their_duplicates(account: Callable[..., Report], tmp_path: Path) -> None:
+    put(tmp_path, "a", "b", content=b"same")
+    many = [Clip("set", f"{n:06}", str(tmp_path / "none")) for n in range(70_000)]
+    report = account(
+        Clip("set", "first", str(tmp_path / "a")), *many, Clip("set", "last", str(tmp_path / "b"))
+    )
+    assert (report.clips, report.duplicates) == (70_002, 1)
+    assert [(c.source_key, c.duplicate_of) for c in manifest_of(tmp_path) if c.duplicate_of] == [("last", "first")]
+
+
+def test_every_dataset_has_a_name_of_its_own_and_an_adapter(tmp_path: Path) -> None:
+    assert len({dataset.name for dataset in DATASETS}) == len(DATASETS)
+    for dataset in DATASETS:
+        if dataset.name != "demo":
+            with pytest.raises(UserError, match="does not exist; give --root"):
+                list(dataset.entries(tmp_path / "nowhere"))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+def test_the_command_prints_the_account(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(root, "a.mp4", "b.mp4", content=b"same")
+    put(root, "a.txt")
+    (root / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    code, out, err = run(capsys, "ingest", "folder", "--root", root, "--out", tmp_path / "m.parquet")
+    assert code == 0
+    assert f"{tmp_path}/m.parquet: 2 clips, 1 of them with the bytes of an earlier one" in out
+    assert "passed over, no videos by their names: 1 .txt" in out
+    assert r"left out: caf\xe9.mp4: its path is not UTF-8" in err
+
+
+def test_the_command_gives_the_account_to_programs(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(root, "a.mp4", "b.txt")
+    (root / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    code, out, _ = run(capsys, "ingest", "folder", "--root", root, "--out", tmp_path / "m.parquet", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["clips"], report["duplicates"], report["ignored"]) == (1, 0, {".txt": 1})
+    assert [(reason["count"], reason["first"]) for reason in report["left_out"]] == [(1, [r"caf\xe9.mp4"])]
+
+
+def test_a_wrong_name_is_answered_with_the_datasets_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "ingest", "hdft", "--root", "x", "--out", "y")
+    assert code == 2
+    assert "'hdft'" in err
+    assert all(dataset.name in err for dataset in DATASETS)
+
+
+def test_a_row_of_the_table_and_a_module_make_a_dataset(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faces_of_mine.py").write_text(
+        "from curation.sources import Clip\n"
+        "def entries(root):\n"
+        "    for path in sorted(root.glob('*.face')):\n"
+        "        yield Clip('mine', path.stem, str(path), person_id=path.stem)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    put(root, "ann.face", "bob.face")
+    mine = Dataset("mine", "faces_of_mine:entries", "Mine.", "CC0", "me", "NAME.face")
+    assert ingest(mine, root, tmp_path / "m.parquet").clips == 2
+    assert [clip.person_id for clip in manifest_of(tmp_path)] == ["ann", "bob"]
+    assert mine not in table.DATASETS

@@ -1,0 +1,24 @@
+"""Any folder of videos: one clip a file, whatever its state.
+
+Nothing that calls itself a video is left out here. What turns out to be a directory, empty or broken fails later under
+its own name, in the ledger, where it can be counted.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from curation.adapters.entries import Entry
+from curation.adapters.table import FOLDER
+from curation.adapters.tree import read_tree
+from curation.sources import Clip
+
+
+def entries(root: Path) -> Iterator[Entry]:
+    """Every video below ``root``, one clip each, of a dataset that is called as the folder is; its key is its source key.
+
+    Raises :class:`UserError` when ``root`` is no folder.
+    """
+    tree = read_tree(root)
+    yield from tree.passed_over
+    for key, path in tree.videos.items():
+        yield Clip(tree.root.name, key, str(path), licence=FOLDER.licence)
