@@ -93,7 +93,7 @@ def _clips(
     for index, text in enumerate(spans):
         cut = files.get(_Role(subset.name, video, index))
         span = _seconds(text)
-        row = f"{where} {video}.mp4 {text}"
+        row = f"{where} {video}_{index} {text[:80]}"
         if span is None:
             yield LeftOut(row, "a time span that is not MM:SS-MM:SS, the end after the start")
         elif whole is None and cut is None:
@@ -227,7 +227,7 @@ def _read_table(tree: Tree, key: str, table: str, rows: dict[str, tuple[str, lis
             continue
         where, (name, *cells) = f"{key}:{line[0]}", line[1].split()
         name = name.removesuffix(".mp4")
-        if not name or PurePosixPath(name).name != name:
+        if name in ("", ".", "..") or PurePosixPath(name).name != name:
             yield LeftOut(f"{where} {name[:80]}", "a row that begins with no plain file name")
         elif name in rows:
             yield LeftOut(f"{where} {name[:80]}", "a row whose video or clip its table has already")

@@ -26,7 +26,7 @@ _MOST_CAMERAS = 2
 _MOST_OFF_AXIS_DEG = 30.0
 """A face seen from farther round has too much of it hidden; it is also the limit for reference frames (``identity``)."""
 
-_NOT_CHOSEN = f"another camera of the sequence sees the face more from the front ({_MOST_CAMERAS} are listed)"
+_NOT_CHOSEN = f"other cameras of the sequence see the face more from the front ({_MOST_CAMERAS} are listed)"
 _OFF_AXIS = f"its camera stands more than {_MOST_OFF_AXIS_DEG:g}° off the front"
 _MISPLACED = "does not lie at PPP/sequences/SEQUENCE/images/cam_SERIAL.mp4; give --root the folder of the participants"
 

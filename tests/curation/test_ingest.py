@@ -172,9 +172,7 @@ def test_a_failed_ingestion_leaves_the_old_manifest_and_nothing_else(
 def test_more_clips_than_a_batch_holds_keep_their_duplicates(account: Callable[..., Report], tmp_path: Path) -> None:
     put(tmp_path, "a", "b", content=b"same")
     many = [Clip("set", f"{n:06}", str(tmp_path / "none")) for n in range(70_000)]
-    report = account(
-        Clip("set", "first", str(tmp_path / "a")), *many, Clip("set", "last", str(tmp_path / "b"))
-    )
+    report = account(Clip("set", "first", str(tmp_path / "a")), *many, Clip("set", "last", str(tmp_path / "b")))
     assert (report.clips, report.duplicates) == (70_002, 1)
     assert [(c.source_key, c.duplicate_of) for c in manifest_of(tmp_path) if c.duplicate_of] == [("last", "first")]
 
