@@ -1,8 +1,9 @@
 """The configuration of a curation run: one section a step, each beside the function it configures."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from curation.character import CharacterConfig
 from curation.crop import CropConfig
@@ -15,6 +16,7 @@ from curation.shots import ShotConfig
 from curation.video import VideoConfig
 from curation.window import WindowConfig
 from faceloom.config import Section
+from faceloom.errors import UserError
 from landmarks.backend import LandmarksConfig
 
 
@@ -61,3 +63,22 @@ class CurationConfig(Section):
     flow: FlowConfig = FlowConfig()
     face: FaceConfig = FaceConfig()
     run: RunConfig = RunConfig()
+
+
+def recorded_config(tree: Mapping[str, Any]) -> CurationConfig:
+    """The configuration in a dataset's record (``DatasetRecord.config``), which also says where the dataset came from.
+
+    What the record leaves out because it decides nothing has its default. Raises :class:`UserError` if the record was
+    written by a version whose settings this one does not know.
+    """
+    sections = {name: dict(tree[name]) for name in CurationConfig.model_fields if name in tree}
+    sections["run"] = {name: value for name, value in sections.get("run", {}).items() if name in RunConfig.model_fields}
+    try:
+        return CurationConfig.model_validate(sections)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"the dataset was curated under settings that this version does not know ({key}: {first['msg']}); "
+            "use the version that wrote it, or curate again"
+        ) from None

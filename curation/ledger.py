@@ -101,19 +101,26 @@ def committed(root: Path, blocks: int) -> set[int]:
 def read_ledger(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """All fragments of a dataset, in manifest order; an empty table when there is none yet.
 
-    Raises :class:`UserError` naming a fragment that cannot be read.
+    Of ``columns``, those that the ledger was written with. Raises :class:`UserError` naming a fragment that cannot be read.
     """
     names = list(columns) if columns else None
     tables = []
     for fragment in sorted((root / LEDGER_FOLDER).glob("part-*.parquet")):
         try:
-            tables.append(pq.read_table(fragment, columns=names))
+            with pq.ParquetFile(
+                fragment
+            ) as file:  # half the time of pq.read_table, which counts with thousands of them
+                tables.append(file.read(columns=names))
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"{fragment} cannot be read ({error}); delete it and run the same `faceloom curate` command again: "
                 "its block is decided anew"
             ) from None
-    return pa.concat_tables(tables) if tables else SCHEMA.empty_table().select(names or SCHEMA.names)
+    return (
+        pa.concat_tables(tables)
+        if tables
+        else SCHEMA.empty_table().select([name for name in names or SCHEMA.names if name in SCHEMA.names])
+    )
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from curation.config import CurationConfig
 from curation.expressions import evaluate, statistics_in
 from curation.rules import RULES
+from curation.statistics import STATISTICS
 
 OUTCOMES: Final = ("kept", "rejected", "failed", "unknown")
 """A decision's ``outcome`` is a position in this table. ``unknown``: nothing that was measured breaks a rule, but the clip
@@ -38,14 +39,15 @@ class Decisions:
     threshold: npt.NDArray[np.float64]
 
 
-def statistics_of_rules() -> list[str]:
-    """The statistics that rules read, in alphabetical order."""
-    return sorted({name for rule in RULES for name in statistics_in(rule.value) | statistics_in(rule.threshold)})
+def statistics_of_rules() -> frozenset[str]:
+    """The statistics that rules read."""
+    read = (statistics_in(rule.value) | statistics_in(rule.threshold) for rule in RULES)
+    return frozenset().union(*read)
 
 
 def statistic_columns(ledger: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-    """The statistics that rules read, of those that the ledger has, as float64 ``[N]``; NaN where not measured."""
-    return {name: _floats(ledger, name) for name in statistics_of_rules() if name in ledger.column_names}
+    """The statistics that the table has, as float64 ``[N]``; NaN where not measured."""
+    return {name: _floats(ledger, name) for name in ledger.column_names if name in STATISTICS}
 
 
 def recorded(ledger: pa.Table) -> Decisions:

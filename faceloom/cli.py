@@ -420,6 +420,27 @@ def status(
         print_clips(ledger, console)
 
 
+@app.command(
+    "what-if", epilog="Example: faceloom what-if dataset --set motion.max_yaw_deg=35 --set character.min_face_px=80"
+)
+def what_if(
+    dataset: DatasetFolder, source: ConfigSource = None, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    """What other thresholds would have kept, from the ledger alone: nothing is decoded and nothing is written.
+
+    Starts from the dataset's own configuration; --config compares it with another instead.
+    """
+    from curation.audit_display import what_if_as_json, what_if_tables
+    from curation.what_if import what_if_of
+
+    result = what_if_of(dataset, source, overrides or ())
+    if as_json:
+        _print_json({"dataset": str(dataset), **what_if_as_json(result)})
+        return
+    for part in what_if_tables(result):
+        _console().print(part, highlight=False)
+
+
 @app.command("inspect", epilog="Example: faceloom inspect dataset talking_man.mp4 --out sheets")
 def inspect(
     dataset: DatasetFolder,

@@ -40,13 +40,16 @@ PARTS = ("curate", "encode", "train")
 """The commands that a file may have a part for."""
 
 
-def load(model: type[ConfigT], source: str | None, overrides: Sequence[str] = ()) -> ConfigT:
+def load(
+    model: type[ConfigT], source: str | None, overrides: Sequence[str] = (), base: ConfigT | None = None
+) -> ConfigT:
     """Read ``model``'s part of ``source`` (a YAML file, or a packaged config such as ``demo``); apply ``a.b=c`` overrides.
 
-    ``None`` gives the defaults. Raises :class:`UserError` that names the key, the nearest valid one, and the source.
+    Without a ``source`` they apply to ``base``, or to the defaults. Raises :class:`UserError` that names the key, the nearest
+    valid one, and the source.
     """
-    tree: dict[str, Any] = {}
-    label = "the defaults"
+    tree: dict[str, Any] = {} if base is None else base.model_dump(mode="json")
+    label = "the defaults" if base is None else "that of the dataset"
     if source is not None:
         path = resolve(source)
         label = str(path)

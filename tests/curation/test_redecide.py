@@ -2,64 +2,26 @@ import math
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation import ledger
 from curation.config import CurationConfig
 from curation.ledger import Decision
-from curation.outcome import Failed, Kept, Outcome
+from curation.outcome import Failed, Kept
 from curation.redecide import FAILED, KEPT, NO_RULE, REJECTED, UNKNOWN, recorded, redecide, statistic_columns
 from curation.rules import RULES, first_failure
 from curation.sources import Clip
 from curation.statistics import STATISTICS
-from tests.curation.test_rules import GOOD, TABLE
-
-CONFIG = CurationConfig()
-STAGES = ["probe", "census", "track", "window", "flow"]
-
-# A statistic of a clip: as in a good one, as at or beyond some rule's threshold.
-VALUES = {
-    name: st.sampled_from(
-        sorted({GOOD[name], *(row[part][name] for row in TABLE for part in (1, 2) if name in row[part])})  # type: ignore[index]
-    )
-    for name in GOOD
-}
-
-
-@st.composite
-def decisions(draw: st.DrawFn) -> Decision:
-    """A clip as a worker decides it: measured stage by stage, until a rule is broken, it fails, or it is kept."""
-    number = draw(st.integers(0, 2**40))
-    wanted = draw(st.fixed_dictionaries(VALUES))
-    fails_in = draw(st.sampled_from([*STAGES, None, None, None]))
-    measure_all = draw(st.booleans())
-    known: dict[str, float] = {}
-    rejected = None
-    for stage in STAGES:
-        if stage == fails_in:
-            break
-        if rejected and not measure_all:
-            break
-        if rejected and stage == "flow":
-            break
-        known |= {name: value for name, value in wanted.items() if STATISTICS[name].stage == stage}
-        rejected = first_failure(known, CONFIG)
-    outcome: Outcome = rejected or (Kept() if fails_in is None else Failed(fails_in, "Broken", "it broke"))
-    return Decision(Clip("set", f"{number}.mp4", f"/{number}.mp4"), outcome, known)
-
-
-def table_of(rows: list[Decision]) -> pa.Table:
-    return pa.Table.from_pylist([ledger.row(d, 0 if d.outcome == Kept() else None) for d in rows], ledger.SCHEMA)
+from tests.curation.ledgers import CONFIG, ledgers, table_of
+from tests.curation.test_rules import GOOD
 
 
 def strict(**motion: Any) -> CurationConfig:
     return CurationConfig.model_validate({"motion": motion})
 
 
-@given(st.lists(decisions(), min_size=1, max_size=6))
+@given(ledgers)
 def test_under_its_own_configuration_a_ledger_is_what_it_was(rows: list[Decision]) -> None:
     table = table_of(rows)
     before = recorded(table)
@@ -68,7 +30,7 @@ def test_under_its_own_configuration_a_ledger_is_what_it_was(rows: list[Decision
         np.testing.assert_array_equal(getattr(now, name), getattr(before, name))
 
 
-@given(st.lists(decisions(), min_size=1, max_size=6), st.floats(5, 90), st.sampled_from(["any", "all"]))
+@given(ledgers, st.floats(5, 90), st.sampled_from(["any", "all"]))
 def test_every_row_is_decided_as_a_worker_would_from_its_statistics(
     rows: list[Decision], max_yaw_deg: float, mode: str
 ) -> None:
@@ -87,7 +49,7 @@ def test_every_row_is_decided_as_a_worker_would_from_its_statistics(
             assert math.isnan(now.value[i])
 
 
-@given(st.lists(decisions(), min_size=1, max_size=6), st.floats(0, 90), st.floats(0, 90))
+@given(ledgers, st.floats(0, 90), st.floats(0, 90))
 def test_a_stricter_threshold_only_rejects(rows: list[Decision], a: float, b: float) -> None:
     table = table_of(rows)
     before = recorded(table).outcome
