@@ -40,6 +40,9 @@ SCHEMA = pa.schema(
     ]
 )
 TELEMETRY_FOLDER = "telemetry"
+TELEMETRY_SCHEMA = pa.schema(
+    [("clip_id", pa.string()), ("stage", pa.string()), ("wall_s", pa.float64()), ("cpu_s", pa.float64())]
+)
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,7 @@ def write_telemetry(root: Path, part: int, decisions: Sequence[Decision]) -> Non
         for d in decisions
         for stage, wall in d.wall_s.items()
     ]
-    schema = pa.schema(
-        [("clip_id", pa.string()), ("stage", pa.string()), ("wall_s", pa.float64()), ("cpu_s", pa.float64())]
-    )
-    _write(root / TELEMETRY_FOLDER / f"{part_name(part)}.parquet", pa.Table.from_pylist(rows, schema))
+    _write(root / TELEMETRY_FOLDER / f"{part_name(part)}.parquet", pa.Table.from_pylist(rows, TELEMETRY_SCHEMA))
 
 
 def committed(root: Path, blocks: int) -> set[int]:

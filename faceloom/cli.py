@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 import faceloom
@@ -59,6 +61,26 @@ shards_app = typer.Typer(
     help="What a dataset's shards hold, and the same samples in other shards.", no_args_is_help=True
 )
 app.add_typer(shards_app, name="shards", epilog="Example: faceloom shards stats dataset")
+
+
+class _Audit(typer.core.TyperGroup):
+    """``audit DATASET …`` is short for ``audit page DATASET …``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = next(iter(args), "-")
+        if not first.startswith("-") and first not in self.commands:
+            args = ["page", *args]
+        return list(super().parse_args(ctx, args))
+
+
+audit_app = typer.Typer(
+    cls=_Audit, help="Why clips were kept or dropped, and what other thresholds would do.", no_args_is_help=True
+)
+app.add_typer(
+    audit_app,
+    name="audit",
+    epilog='Example: faceloom audit sql dataset "SELECT rule, count(*) FROM ledger GROUP BY rule"',
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 ModelNames = Annotated[
@@ -439,6 +461,41 @@ def what_if(
         return
     for part in what_if_tables(result):
         _console().print(part, highlight=False)
+
+
+@audit_app.command(
+    "sql",
+    epilog="Example: faceloom audit sql dataset \"SELECT source_key, yaw_p95_deg FROM ledger WHERE rule = 'yaw' LIMIT 9\"",
+)
+def audit_sql(
+    dataset: DatasetFolder,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT, in DuckDB's SQL.")],
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="What the dataset was curated from: a further view.")
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Ask the ledger, the shards' index and the telemetry anything; reads, and reaches nothing else.
+
+    Views: ledger, samples (one row a field of a sample), telemetry, manifest. `DESCRIBE ledger` lists its columns.
+    """
+    from curation.audit_sql import ask
+
+    if as_json and as_csv:
+        raise UserError("--json and --csv are two forms of one answer; give one of them")
+    answer = ask(dataset, query, manifest)
+    if as_json:
+        _print_json(answer.as_json())
+    elif as_csv:
+        typer.echo(answer.as_csv(), nl=False)
+    else:
+        table = Table(box=None, header_style="bold")
+        for name in answer.columns:
+            table.add_column(Text(name))
+        for row in answer.rows:
+            table.add_row(*(Text("" if value is None else str(value)) for value in row))
+        _console().print(table)
 
 
 @app.command("inspect", epilog="Example: faceloom inspect dataset talking_man.mp4 --out sheets")

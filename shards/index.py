@@ -13,7 +13,7 @@ from shards.dataset import SHARD_FOLDER, LayerFile, index_path, tar_path
 from shards.schema import BASE_LAYER
 from shards.storage import write_atomic
 
-_COLUMNS = pa.schema(
+INDEX_SCHEMA = pa.schema(
     [
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("key", pa.string(), nullable=False),
@@ -82,7 +82,7 @@ class LayerIndex:
 
 def write_index(path: Path, index: LayerIndex) -> None:
     """Write ``index`` as Parquet, atomically. Uncompressed, so that the bytes do not depend on a codec's version."""
-    table = pa.Table.from_pylist([asdict(entry) for entry in index.entries], schema=_COLUMNS)
+    table = pa.Table.from_pylist([asdict(entry) for entry in index.entries], schema=INDEX_SCHEMA)
     header = {
         "layer": index.layer,
         "schema_version": str(index.schema_version),
@@ -99,14 +99,14 @@ def read_index(path: Path) -> LayerIndex:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
-        if not table.schema.equals(_COLUMNS):
+        if not table.schema.equals(INDEX_SCHEMA):
             raise ValueError("its columns are not those of an index")
         metadata = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
         columns = table.to_pydict()
         entries = [
             Entry(sample, key, field, offset, nbytes, dtype, None if shape is None else tuple(shape), crc32c)
             for sample, key, field, offset, nbytes, dtype, shape, crc32c in zip(
-                *(columns[name] for name in _COLUMNS.names), strict=True
+                *(columns[name] for name in INDEX_SCHEMA.names), strict=True
             )
         ]
         return LayerIndex(

@@ -1,4 +1,7 @@
-"""Real footage and the real detector, for the tests that need a face; skipped where the models were not fetched."""
+"""Real footage and the real detector, for the tests that need a face; skipped where the models were not fetched.
+
+And a made-up dataset with the command in process, for those that ask a ledger.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,3 +73,36 @@ def place(man: np.ndarray, finder: FaceFinder) -> Place:
         frame[top : top + part.shape[0], left : left + part.shape[1]] = part
 
     return paste
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Five clips in two blocks, verified: 0 to 3 are kept with a yaw of 10, 20, 30 and 44 degrees, 4 is rejected for 60."""
+    # Imported late: most tests of this folder need none of it.
+    from tests.curation.ledgers import decided, write_whole_dataset
+
+    rows = [decided(0, yaw_p95_deg=10), decided(1, yaw_p95_deg=20), decided(2, yaw_p95_deg=30)]
+    rows += [decided(3, yaw_p95_deg=44), decided(4, until="window", yaw_p95_deg=60)]
+    write_whole_dataset(tmp_path / "dataset", [rows[:3], rows[3:]])
+    return tmp_path / "dataset"
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``run(*arguments)`` is the command ``faceloom``: exit code, standard output, standard error."""
+    from faceloom import cli
+
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return (code, *capsys.readouterr())
+
+    return command

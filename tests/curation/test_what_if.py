@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,12 @@ from hypothesis import strategies as st
 
 from curation.config import CurationConfig
 from curation.ledger import Decision
-from curation.outcome import Kept, Rejected
-from curation.rules import RULES, first_failure
-from curation.sources import Clip
-from curation.statistics import STATISTICS
+from curation.outcome import Rejected
+from curation.rules import RULES
 from curation.what_if import WhatIf, what_if
-from faceloom import cli
-from tests.curation.datasets import blank_sample, write_dataset
-from tests.curation.ledgers import CONFIG, ledgers, table_of
-from tests.curation.test_rules import GOOD
+from tests.curation.ledgers import CONFIG, decided, ledgers, table_of
+
+Run = Callable[..., tuple[int, str, str]]
 
 # Thresholds and nothing else, as (setting, stricter, looser).
 THRESHOLDS = [
@@ -30,9 +28,6 @@ THRESHOLDS = [
     ("video.max_repeated_share", -1, 1),
 ]
 
-JPEG = b"\xff\xd8\xff"
-FILES = {"video.mp4": b"\0\0\0\x18ftyp", "face.jpg": JPEG, "reference.jpg": JPEG}
-
 
 def with_settings(*settings: tuple[str, Any]) -> CurationConfig:
     tree: dict[str, dict[str, Any]] = {}
@@ -40,19 +35,6 @@ def with_settings(*settings: tuple[str, Any]) -> CurationConfig:
         section, name = path.split(".")
         tree.setdefault(section, {})[name] = value
     return CurationConfig.model_validate(tree)
-
-
-def clip(number: int = 0) -> Clip:
-    return Clip("set", f"{number}.mp4", f"/{number}.mp4")
-
-
-def decided(config: CurationConfig = CONFIG, until: str = "flow", **changed: float) -> Decision:
-    """A good clip but for what is changed, measured as a worker does."""
-    stages = ["probe", "census", "track", "window", "flow"]
-    statistics = {
-        n: v for n, v in {**GOOD, **changed}.items() if stages.index(STATISTICS[n].stage) <= stages.index(until)
-    }
-    return Decision(clip(), first_failure(statistics, config) or Kept(), statistics)
 
 
 def asked(decision: Decision, *settings: tuple[str, Any]) -> WhatIf:
@@ -172,26 +154,8 @@ def test_further_windows_of_a_clip_are_no_clips_of_the_manifest() -> None:
     assert result.now.outcome.tolist() == [0, 0, 1]
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    rows = [decided(yaw_p95_deg=float(yaw)) for yaw in (10, 20, 30, 44, 60)]
-    rows = [Decision(clip(i), row.outcome, row.statistics) for i, row in enumerate(rows)]
-    kept = {row.clip: blank_sample(row.clip) | FILES for row in rows if row.outcome == Kept()}
-    write_dataset(tmp_path / "dataset", [[row] for row in rows], kept)
-    return tmp_path / "dataset"
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = 0
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        code = int(end.code or 0)
-    return (code, *capsys.readouterr())
-
-
-def test_the_command_shows_the_funnel_then_and_now(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "what-if", dataset, "--set", "motion.max_yaw_deg=25")
+def test_the_command_shows_the_funnel_then_and_now(dataset: Path, run: Run) -> None:
+    code, out, _ = run("what-if", dataset, "--set", "motion.max_yaw_deg=25")
     assert code == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
     assert ["kept", "", "4", "2", "-2"] in rows
@@ -199,8 +163,8 @@ def test_the_command_shows_the_funnel_then_and_now(dataset: Path, capsys: pytest
     assert ["kept", "rejected: yaw", "2"] in rows
 
 
-def test_the_command_gives_json(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "what-if", dataset, "--set", "motion.max_yaw_deg=90", "--json")
+def test_the_command_gives_json(dataset: Path, run: Run) -> None:
+    code, out, _ = run("what-if", dataset, "--set", "motion.max_yaw_deg=90", "--json")
     found = json.loads(out)
     assert code == 0
     assert found["clips"] == 5
@@ -217,17 +181,15 @@ def test_the_command_gives_json(dataset: Path, capsys: pytest.CaptureFixture[str
     assert [change["setting"] for change in found["changes"]] == ["motion.max_yaw_deg"]
 
 
-def test_another_configuration_is_compared_as_a_whole(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_configuration_is_compared_as_a_whole(dataset: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "mine.yaml").write_text("curate: {motion: {max_yaw_deg: 15}}")
-    code, out, _ = run(capsys, "what-if", dataset, "--config", tmp_path / "mine.yaml", "--json")
+    code, out, _ = run("what-if", dataset, "--config", tmp_path / "mine.yaml", "--json")
     assert code == 0
     assert json.loads(out)["now"]["kept"] == 1
 
 
-def test_bad_use_is_told_with_its_remedy(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "what-if", dataset, "--set", "motion.max_yaw=25")
+def test_bad_use_is_told_with_its_remedy(dataset: Path, tmp_path: Path, run: Run) -> None:
+    code, _, err = run("what-if", dataset, "--set", "motion.max_yaw=25")
     assert (code, "nearest is motion.max_yaw_deg" in err) == (2, True)
-    code, _, err = run(capsys, "what-if", tmp_path / "nowhere")
+    code, _, err = run("what-if", tmp_path / "nowhere")
     assert (code, "no readable dataset" in err) == (2, True)
