@@ -34,11 +34,11 @@ def plan_table(plan: Plan, resources: Mapping[str, float], sizes: PoolSizes) -> 
 
 
 def outcome_counts(ledger: pa.Table) -> list[tuple[str, str, int]]:
-    """``(outcome, rule or error, clips)``, largest first within kept, rejected, failed."""
+    """``(outcome, rule or error, clips)``, largest first within kept, rejected, failed, unknown."""
     because = pc.fill_null(pc.coalesce(ledger["rule"], ledger["error"]), "")
     table = pa.table({"outcome": ledger["outcome"], "because": because})
     counts = table.group_by(["outcome", "because"]).aggregate([("outcome", "count")]).to_pylist()
-    order = {"kept": 0, "rejected": 1, "failed": 2}
+    order = {"kept": 0, "rejected": 1, "failed": 2, "unknown": 3}
     rows = [(row["outcome"], row["because"], row["outcome_count"]) for row in counts]
     return sorted(rows, key=lambda row: (order[row[0]], -row[2], row[1]))
 

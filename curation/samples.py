@@ -61,4 +61,6 @@ def _kept(dataset: Path, clip: str | None) -> Iterator[tuple[int, str]]:
 def _why_not(row: Mapping[str, Any]) -> str:
     if row["outcome"] == "rejected":
         return f"it was rejected by rule {row['rule']} ({row['value']:.4g}, threshold {row['threshold']:.4g})"
+    if row["outcome"] == "unknown":
+        return "the settings applied to the ledger break no rule of it, but it was never made a sample: curate it again"
     return f"it failed in stage {row['stage']} ({row['error']}: {row['message']})"

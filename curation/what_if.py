@@ -51,7 +51,8 @@ class WhatIf:
 
     ``clip[N]`` marks the rows of the manifest; counts are over these. ``measured[N]``: every statistic that a rule asks for
     is known. ``other_window[N]``: rejected now for what its recorded window shows, while the clip has further windows that
-    may pass, of which the ledger holds nothing.
+    may pass, of which the ledger holds nothing. ``recompute[N]``: rows of clips that curating again may keep, and the ledger
+    cannot: one of their rows is ``unknown``, or none is kept and one is in ``other_window``.
     """
 
     affected: tuple[Affected, ...]
@@ -60,6 +61,7 @@ class WhatIf:
     clip: Flags
     measured: Flags
     other_window: Flags
+    recompute: Flags
 
     @cached_property
     def would_be_kept(self) -> Flags:
@@ -70,11 +72,6 @@ class WhatIf:
     def not_measured(self) -> Flags:
         """Rows that break no rule so far, and of which a statistic is missing."""
         return np.asarray((self.now.outcome == UNKNOWN) & ~self.measured)
-
-    @cached_property
-    def recompute(self) -> Flags:
-        """Rows that curating again may keep, and the ledger cannot."""
-        return np.asarray((self.now.outcome == UNKNOWN) | self.other_window)
 
     def count(self, rows: Flags) -> int:
         """How many clips of the manifest are among ``rows``."""
@@ -109,13 +106,15 @@ def what_if(ledger: pa.Table, was: CurationConfig, config: CurationConfig) -> Wh
             fresh[name] = np.where(each.rows, np.nan, fresh[name])
         base[each.rows & (base == KEPT)] = UNKNOWN
     now = redecide(fresh, base, config)
+    other_window = _other_window(before, now, fresh, was, config)
     return WhatIf(
         affected,
         before,
         now,
         clip=_rows_of_manifest(ledger),
         measured=_measured(fresh, statistics, before.outcome == KEPT),
-        other_window=_other_window(before, now, fresh, was, config),
+        other_window=other_window,
+        recompute=_recompute(now, other_window, _clip_numbers(ledger)),
     )
 
 
@@ -134,7 +133,7 @@ def ledger_columns() -> list[str]:
     """The columns of a ledger that :func:`what_if` reads."""
     asked = [effect.only for effect in EFFECTS if effect.only is not None]
     read = statistics_of_rules().union(*(statistics_in(less.low) | statistics_in(less.high) for less in asked))
-    return ["outcome", "rule", "value", "threshold", "of_clip", *sorted(read)]
+    return ["clip_id", "of_clip", "outcome", "rule", "value", "threshold", *sorted(read)]
 
 
 def _rows_affected(
@@ -154,6 +153,21 @@ def _rows_of_manifest(ledger: pa.Table) -> Flags:
     if "of_clip" not in ledger.column_names:
         return np.ones(len(ledger), bool)
     return np.asarray(pc.is_null(ledger["of_clip"]).to_numpy(), bool)
+
+
+def _clip_numbers(ledger: pa.Table) -> npt.NDArray[np.int64]:
+    """A number for each row that all rows of one clip of the manifest share."""
+    if _rows_of_manifest(ledger).all():
+        return np.arange(len(ledger))
+    names = pc.coalesce(ledger["of_clip"], ledger["clip_id"]).combine_chunks().dictionary_encode()
+    return np.asarray(names.indices.to_numpy(), np.int64)
+
+
+def _recompute(now: Decisions, other_window: Flags, clips: npt.NDArray[np.int64]) -> Flags:
+    def in_any_row(rows: Flags) -> Flags:
+        return np.asarray(np.bincount(clips, weights=rows)[clips] > 0, bool)
+
+    return in_any_row(now.outcome == UNKNOWN) | (in_any_row(other_window) & ~in_any_row(now.outcome == KEPT))
 
 
 def _measured(fresh: Columns, statistics: Columns, kept: Flags) -> Flags:

@@ -498,6 +498,34 @@ def audit_sql(
         _console().print(table)
 
 
+@audit_app.command(
+    "apply", epilog="Example: faceloom audit apply dataset --set motion.max_yaw_deg=35 --out dataset-frontal"
+)
+def audit_apply(
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="NEW", help="Folder of the new dataset; must not exist.")],
+    source: ConfigSource = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write the dataset that other thresholds keep, and list the clips that only curating again can decide.
+
+    NEW has the samples that are kept still, with their layers, and a ledger that was decided again. DATASET stays as it is.
+    """
+    from curation.apply import apply
+
+    applied = apply(dataset, out, source, overrides or ())
+    console = _console()
+    for name in applied.made.left_out:
+        typer.echo(f"left out: layer {name} is not complete", err=True)
+    console.print(
+        f"{out}: {applied.made.samples} samples in {applied.made.shards} shards; layers: {', '.join(applied.made.layers)}",
+        soft_wrap=True,
+    )
+    again = applied.recompute
+    if again is not None:
+        console.print(f"{again.manifest}: {again.clips} clips to curate again, with:\n{again.command}", soft_wrap=True)
+
+
 @app.command("inspect", epilog="Example: faceloom inspect dataset talking_man.mp4 --out sheets")
 def inspect(
     dataset: DatasetFolder,

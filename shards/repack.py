@@ -1,5 +1,7 @@
 """The same samples in other shards: of one size, in another order, or only those that a condition on the ledger holds for.
 
+Or in the same shards under another ledger, which keeps fewer of them.
+
 The bytes of every member are copied as they are, each checked against its crc32c on the way. The new dataset is
 built beside its final place and moved there when it is whole: an interrupted repack leaves no dataset, and may be run again.
 """
@@ -7,7 +9,8 @@ built beside its final place and moved there when it is whole: an interrupted re
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,25 +54,78 @@ def repack(
 
     Raises :class:`UserError` if ``dataset`` is absent, incomplete or damaged, if ``out`` exists, or if no clip is selected.
     """
-    out = out.absolute()
-    record = DatasetRecord.load(dataset)
-    if not record.complete:
-        raise UserError(f"{dataset} is not complete; run the same `faceloom curate` command again to finish it")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; name another folder with --out, or delete it")
-    layers = [LayerRecord.load(dataset, name, record) for name in layer_names(dataset)]
-    try:
-        base, *others = _load_ledgers(dataset, record, [layer for layer in layers if layer.complete])
+    record, layers = open_source(dataset, out)
+    with _built(dataset, out) as unfinished:
+        base, *others = _load_ledgers(dataset, record, layers)
         order = _select(base, where)
         if shuffle is not None:
             order = order[permutation(len(order), "repack", shuffle)]
         parts = [order[start : start + samples_per_shard] for start in range(0, len(order), samples_per_shard)]
         origin = {"base": record.checksum, "samples_per_shard": samples_per_shard, "shuffle": shuffle, "where": where}
-        unfinished = out.with_name(f".{out.name}.faceloom-repack")
+        before = {name: record.config[name] for name in ("repacked_from",) if name in record.config}
+        manifest = ManifestSummary(
+            sha256=record.manifest.sha256, clips=len(order), blocks=len(parts), block_clips=samples_per_shard
+        )
+        update = {
+            "config": {**record.config, "repacked_from": origin | before},
+            "licences": _licences(record, base, parts),
+            "manifest": manifest,
+        }
+        _write(unfinished, record.model_copy(update=update), [(layer, parts) for layer in (base, *others)])
+    return _repacked(len(order), len(parts), (base, *others), layers)
+
+
+def rewrite(dataset: Path, out: Path, ledger: pa.Table, config: Mapping[str, Any]) -> Repacked:
+    """Write ``dataset`` with its complete layers as a new dataset ``out`` under another ledger, which keeps fewer clips.
+
+    ``ledger`` has a row for each row of the ledger of ``dataset``, in order. Every part has the rows that it had, and the
+    samples of those that are kept still. The fingerprints and the manifest are those of ``dataset``; ``config`` is what the
+    new record says, with ``redecided_from`` added: where it came from.
+
+    Raises :class:`UserError` as :func:`repack` does, and ``ValueError`` if ``ledger`` is of other rows.
+    """
+    record, layers = open_source(dataset, out)
+    with _built(dataset, out) as unfinished:
+        _, *others = _load_ledgers(dataset, record, layers)
+        rows, part = _read_base_ledger(dataset, record)
+        if not ledger["clip_id"].combine_chunks().equals(rows["clip_id"].combine_chunks()):
+            raise ValueError("the new ledger is not of the same clips in the same order")
+        was_kept, kept = (pc.equal(table["outcome"], "kept").to_numpy() for table in (rows, ledger))
+        base = _Layer(dataset, BASE_LAYER, record, "kept", ledger, part)
+        of_base = [np.flatnonzero(part == number) for number in range(record.manifest.blocks)]
+        # The rows of a layer are those of the samples that there were.
+        still, part_of_sample = kept[was_kept], part[was_kept]
+        of_layers = [np.flatnonzero(still & (part_of_sample == number)) for number in range(record.manifest.blocks)]
+        before = {name: record.config[name] for name in ("redecided_from",) if name in record.config}
+        origin = {"base": record.checksum} | before
+        rewritten = record.model_copy(update={"config": {**config, "redecided_from": origin}})
+        _write(unfinished, rewritten, [(base, of_base), *((layer, of_layers) for layer in others)])
+    return _repacked(int(np.count_nonzero(kept)), len(of_base), (base, *others), layers)
+
+
+def open_source(dataset: Path, out: Path) -> tuple[DatasetRecord, list[LayerRecord]]:
+    """The records of a dataset and of its layers, finished or not.
+
+    Raises :class:`UserError` if the dataset is absent or incomplete, or if ``out`` exists.
+    """
+    record = DatasetRecord.load(dataset)
+    if not record.complete:
+        raise UserError(f"{dataset} is not complete; run the same `faceloom curate` command again to finish it")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already; name another folder with --out, or delete it")
+    return record, [LayerRecord.load(dataset, name, record) for name in layer_names(dataset)]
+
+
+@contextmanager
+def _built(dataset: Path, out: Path) -> Iterator[Path]:
+    """A folder to build a dataset in, which becomes ``out`` at the end; without a trace if it fails."""
+    out = out.absolute()
+    unfinished = out.with_name(f".{out.name}.faceloom-repack")
+    try:
         if unfinished.exists():
             shutil.rmtree(unfinished)
         try:
-            _write(unfinished, record, base, others, parts, origin)
+            yield unfinished
             move_folder(unfinished, out)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -78,17 +134,20 @@ def repack(
         raise UserError(f"{error}; see what else is damaged with: faceloom verify {dataset}") from None
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out, or make room") from None
+
+
+def _repacked(samples: int, shards: int, written: Sequence["_Layer"], layers: Sequence[LayerRecord]) -> Repacked:
     return Repacked(
-        samples=len(order),
-        shards=len(parts),
-        layers=tuple(layer.name for layer in (base, *others)),
+        samples=samples,
+        shards=shards,
+        layers=tuple(layer.name for layer in written),
         left_out=tuple(layer.layer for layer in layers if not layer.complete),
     )
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer to copy from. Row n of ``rows`` is the ledger row of kept clip n of the dataset, in every layer alike."""
+    """A layer to copy from, with rows of its ledger."""
 
     root: Path
     name: str
@@ -142,14 +201,19 @@ class _Layer:
         return read_index(path).entries
 
 
+def _read_base_ledger(root: Path, record: DatasetRecord) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    return _read_ledger([ledger_path(root, part) for part in range(record.manifest.blocks)], record.ledger)
+
+
 def _load_ledgers(root: Path, record: DatasetRecord, layers: Sequence[LayerRecord]) -> list[_Layer]:
-    """The base and the layers with their ledgers, rows aligned."""
-    fragments = [ledger_path(root, part) for part in range(record.manifest.blocks)]
-    rows, part = _read_ledger(fragments, record.ledger)
+    """The base and those layers that are complete; row n is that of kept clip n of the dataset in each of them."""
+    rows, part = _read_base_ledger(root, record)
     kept = pc.equal(rows["outcome"], "kept").to_numpy()
     base = _Layer(root, BASE_LAYER, record, "kept", rows.filter(pa.array(kept)), part[kept])
     found = [base]
     for layer in layers:
+        if not layer.complete:
+            continue
         fragments = [layer_ledger_path(root, layer.layer, number) for number in range(record.manifest.blocks)]
         rows, part = _read_ledger(fragments, layer.ledger)
         if rows["clip_id"].to_pylist() != base.rows["clip_id"].to_pylist() or not np.array_equal(part, base.part):
@@ -198,37 +262,21 @@ def _select(base: _Layer, where: str | None) -> npt.NDArray[np.int64]:
     return np.flatnonzero(chosen)
 
 
-def _write(
-    out: Path,
-    record: DatasetRecord,
-    base: _Layer,
-    layers: Sequence[_Layer],
-    parts: Sequence[npt.NDArray[np.int64]],
-    origin: dict[str, Any],
-) -> None:
-    """Write all of the new dataset; ``dataset.json`` last."""
+def _write(out: Path, record: DatasetRecord, layers: Sequence[tuple[_Layer, Sequence[npt.NDArray[np.int64]]]]) -> None:
+    """Write all of the new dataset: of each layer, the base first, the rows of each part; ``dataset.json`` last."""
 
-    def write_parts(layer: _Layer, run: str) -> dict[str, Any]:
+    def write_parts(layer: _Layer, parts: Sequence[npt.NDArray[np.int64]], run: str) -> dict[str, Any]:
         written = [layer.write_part(out, part, numbers, run) for part, numbers in enumerate(parts)]
         return {"shards": tuple(file for file, _ in written), "ledger": tuple(sha256 for _, sha256 in written)}
 
     make_folder(out)
-    samples = sum(len(numbers) for numbers in parts)
-    manifest = ManifestSummary(
-        sha256=record.manifest.sha256, clips=samples, blocks=len(parts), block_clips=origin["samples_per_shard"]
-    )
-    before = {name: record.config[name] for name in ("repacked_from",) if name in record.config}
-    update = {
-        "config": {**record.config, "repacked_from": origin | before},
-        "licences": _licences(record, base, parts),
-        "manifest": manifest,
-    }
-    repacked = record.model_copy(update=update | write_parts(base, record.config_fingerprint))
-    for layer in layers:
+    (base, base_parts), *others = layers
+    written = record.model_copy(update=write_parts(base, base_parts, record.config_fingerprint))
+    for layer, parts in others:
         assert isinstance(layer.record, LayerRecord)
-        of_new_base = layer.record.model_copy(update={"base": repacked.checksum})
-        of_new_base.model_copy(update=write_parts(layer, of_new_base.run)).save(out)
-    repacked.save(out)
+        of_new_base = layer.record.model_copy(update={"base": written.checksum})
+        of_new_base.model_copy(update=write_parts(layer, parts, of_new_base.run)).save(out)
+    written.save(out)
 
 
 def _licences(record: DatasetRecord, base: _Layer, parts: Sequence[npt.NDArray[np.int64]]) -> tuple[str, ...]:

@@ -184,7 +184,11 @@ def _load_layers(root: Path, base: DatasetRecord) -> tuple[list[_Layer], list[Pr
 
 
 def _base_remedy(record: DatasetRecord) -> str:
-    command = "shards repack" if "repacked_from" in record.config else "curate"
+    command = "curate"
+    if "repacked_from" in record.config:
+        command = "shards repack"
+    if "redecided_from" in record.config:
+        command = "audit apply"
     return f"run the same `faceloom {command}` command again"
 
 

@@ -7,6 +7,7 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from faceloom.errors import UserError
 from shards.dataset import DatasetRecord, index_path, ledger_path, tar_path
 from shards.index import read_field, read_index
 from shards.layers import LayerRecord, layer_ledger_path, layer_record_path
-from shards.repack import repack
+from shards.repack import repack, rewrite
 from shards.verify import verify
 from tests.shards.conftest import build_dataset, clip_key
 from tests.shards.layered import add_latents
@@ -235,3 +236,32 @@ def test_the_command_refuses_with_status_2(source: Path, capsys: pytest.CaptureF
         main(["shards", "repack", str(source), "--out", str(source)])
     assert end.value.code == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def without(root: Path, *dropped: str) -> pa.Table:
+    """The ledger of a dataset as if a rule had decided against these clips."""
+    rows = pa.concat_tables(pq.read_table(ledger_path(root, part)) for part in range(4))
+    outcome = ["rejected" if r["clip_id"] in dropped else r["outcome"] for r in rows.to_pylist()]
+    return rows.set_column(rows.schema.get_field_index("outcome"), rows.schema.field("outcome"), pa.array(outcome))
+
+
+def test_under_another_ledger_the_parts_stay_and_hold_fewer_samples(source: Path, tmp_path: Path) -> None:
+    old = DatasetRecord.load(source)
+    made = rewrite(source, tmp_path / "new", without(source, clip_key(0), clip_key(8)), {"mine": 1})
+    assert (made.samples, made.shards) == (4, 4)
+    assert clips(tmp_path / "new") == [[clip_key(2)], [clip_key(3), clip_key(5)], [clip_key(6)], []]
+    assert clips(tmp_path / "new", "latents") == [[clip_key(2)], [clip_key(3)], [clip_key(6)], []]
+    for layer in ("base", "latents"):
+        assert contents(tmp_path / "new", layer).items() <= contents(source, layer).items()
+    for part in range(4):
+        assert len(pq.read_table(ledger_path(tmp_path / "new", part))) == len(pq.read_table(ledger_path(source, part)))
+    new = DatasetRecord.load(tmp_path / "new")
+    assert new.config == {"mine": 1, "redecided_from": {"base": old.checksum}}
+    assert (new.manifest, new.fingerprints) == (old.manifest, old.fingerprints)
+    assert verify(tmp_path / "new") == []
+
+
+def test_a_ledger_of_other_clips_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not of the same clips"):
+        rewrite(source, tmp_path / "new", without(source).slice(1), {})
+    assert list(tmp_path.iterdir()) == []
