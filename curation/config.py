@@ -6,11 +6,14 @@ from typing import Any, ClassVar
 from pydantic import Field, ValidationError
 
 from curation.character import CharacterConfig
+from curation.continuity import ContinuityConfig
 from curation.crop import CropConfig
 from curation.faces import CensusConfig
 from curation.flow import FlowConfig
 from curation.identity import FaceConfig
+from curation.identity_check import IdentityCheckConfig
 from curation.motion import MotionConfig
+from curation.quality import QualityConfig
 from curation.sample_video import SampleVideoConfig
 from curation.shots import ShotConfig
 from curation.video import VideoConfig
@@ -53,8 +56,11 @@ class CurationConfig(Section):
 
     video: VideoConfig = VideoConfig()
     shots: ShotConfig = ShotConfig()
+    continuity: ContinuityConfig = ContinuityConfig()
     census: CensusConfig = CensusConfig()
     character: CharacterConfig = CharacterConfig()
+    identity_check: IdentityCheckConfig = IdentityCheckConfig()
+    quality: QualityConfig = QualityConfig()
     window: WindowConfig = WindowConfig()
     motion: MotionConfig = MotionConfig()
     landmarks: LandmarksConfig = LandmarksConfig()

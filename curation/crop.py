@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from faceloom.config import Section
+from landmarks.landmarker import Box, Region
 from shards.schema import HEIGHT, WIDTH
 
 _ASPECT = WIDTH / HEIGHT
@@ -37,44 +38,61 @@ class CropConfig(Section):
 
 @dataclass(frozen=True)
 class CropWindow:
-    """A window of the source frame in px; ``x`` < 0 or ``x + w`` > source width stand for black bars."""
+    """A window of the source frame in px; what lies outside ``columns`` ``[x0, x1)`` of the source becomes black bars."""
 
     x: int
     y: int
     w: int
     h: int
     mode: str
+    columns: tuple[int, int]
 
     @property
     def upscale(self) -> float:
         """Output px per source px, vertically."""
         return HEIGHT / self.h
 
-    def pad_share(self, source_width: int) -> float:
-        """Share of the window's width that lies outside the source."""
-        inside = min(self.x + self.w, source_width) - max(self.x, 0)
-        return 1 - inside / self.w
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Columns ``[x0, x1)`` of the source that the window shows."""
+        return max(self.x, self.columns[0]), min(self.x + self.w, self.columns[1])
 
-    def valid_x0x1(self, source_width: int) -> tuple[int, int]:
+    @property
+    def pad_share(self) -> float:
+        """Share of the window's width that is black bars."""
+        x0, x1 = self.shown
+        return 1 - (x1 - x0) / self.w
+
+    @property
+    def valid_x0x1(self) -> tuple[int, int]:
         """Columns ``[x0, x1)`` of the output that show the source and not a bar."""
         # In integers: w * (WIDTH / w) is a hair below WIDTH for some w, which would cost a column of picture.
-        x0 = -(-max(0, -self.x) * WIDTH // self.w)
-        x1 = (min(self.x + self.w, source_width) - self.x) * WIDTH // self.w
-        return x0, x1
+        x0, x1 = self.shown
+        return -(-(x0 - self.x) * WIDTH // self.w), (x1 - self.x) * WIDTH // self.w
+
+    def part_inside(self, box: Box) -> float:
+        """Share of ``box`` (source px) that the window shows."""
+        x0, x1 = self.shown
+        width = min(x1, box.x1) - max(x0, box.x0)
+        height = min(self.y + self.h, box.y1) - max(self.y, box.y0)
+        return max(0.0, width) * max(0.0, height) / box.area if box.area else 0.0
 
 
 def choose_window(
-    boxes: np.ndarray, face_height_px: float, width: int, height: int, clip_id: str, config: CropConfig
+    boxes: np.ndarray, face_height_px: float, content: Region, clip_id: str, config: CropConfig
 ) -> CropWindow:
     """The one window for a clip whose face lies at ``boxes[T, 4]`` (landmark bounding boxes x0, y0, x1, y1, source px).
 
-    ``face_height_px`` is the median forehead-to-chin height. The head box (hair, chin, ears) of every frame is united,
+    ``face_height_px`` is the median forehead-to-chin height; ``content`` the part of the frame that may be shown, which is
+    all of it unless the source has bars of its own. The head box (hair, chin, ears) of every frame is united,
     2 % outliers aside; the window holds that union, the face's centre at 0.42 of its height where the frame allows. Sources
     too tall or too close for 3:2 get black bars at the sides. Heights are multiples of 4, so that 3:2 is exact.
     """
     mode = config.mode
+    left_edge, top_edge, width, height = content
+    columns = (left_edge, left_edge + width)
     if mode == "release":
-        return _release_window(width, height)
+        return _release_window(content)
     if mode == "mix":
         mode = "wide" if _draw(clip_id, "mode") < 0.5 else "portrait"
     x0, y0, x1, y1 = boxes.T
@@ -97,11 +115,12 @@ def choose_window(
     if window_h >= bottom - top:
         y = float(np.clip(y, bottom - window_h, top))
     return CropWindow(
-        x=_inside((left + right) / 2 - window_w / 2, window_w, width),
-        y=_inside(y, window_h, height),
+        x=_inside((left + right) / 2 - window_w / 2, window_w, left_edge, width),
+        y=_inside(y, window_h, top_edge, height),
         w=window_w,
         h=window_h,
         mode=mode,
+        columns=columns,
     )
 
 
@@ -110,10 +129,9 @@ def render_window(frame: np.ndarray, window: CropWindow) -> np.ndarray:
 
     Shrinking averages areas and enlarging is bicubic; ``release`` windows use Pillow's bicubic, as the published code does.
     """
-    width = frame.shape[1]
-    inside = frame[max(0, window.y) : window.y + window.h, max(0, window.x) : min(width, window.x + window.w)]
-    left = max(0, -window.x)
-    right = max(0, window.x + window.w - width)
+    x0, x1 = window.shown
+    inside = frame[window.y : window.y + window.h, x0:x1]
+    left, right = x0 - window.x, window.x + window.w - x1
     if left or right:
         inside = cv2.copyMakeBorder(inside, 0, 0, left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
     if window.mode == "release":
@@ -122,27 +140,31 @@ def render_window(frame: np.ndarray, window: CropWindow) -> np.ndarray:
     return np.asarray(cv2.resize(inside, (WIDTH, HEIGHT), interpolation=method))
 
 
-def outside_share(boxes: np.ndarray, width: int, height: int) -> float:
-    """Share of ``boxes[T, 4]`` (source px) of which more than 15 % of the area lies outside the frame."""
+def outside_share(boxes: np.ndarray, content: Region) -> float:
+    """Share of ``boxes[T, 4]`` (source px) of which more than 15 % of the area lies outside the picture ``content``."""
     x0, y0, x1, y1 = boxes.T
-    inside_w = np.clip(np.minimum(x1, width) - np.maximum(x0, 0), 0, None)
-    inside_h = np.clip(np.minimum(y1, height) - np.maximum(y0, 0), 0, None)
+    left, top, width, height = content
+    inside_w = np.clip(np.minimum(x1, left + width) - np.maximum(x0, left), 0, None)
+    inside_h = np.clip(np.minimum(y1, top + height) - np.maximum(y0, top), 0, None)
     area = (x1 - x0) * (y1 - y0)
     return float(np.mean(inside_w * inside_h < 0.85 * area))
 
 
-def _release_window(width: int, height: int) -> CropWindow:
+def _release_window(content: Region) -> CropWindow:
     """``crop_and_resize`` of SkyReels-A1's ``inference.py``, rounding included."""
+    x, y, width, height = content
+    columns = (x, x + width)
     if height / width < HEIGHT / WIDTH:
         crop = int(height / HEIGHT * WIDTH)
-        return CropWindow((width - crop) // 2, 0, crop, height, "release")
+        return CropWindow(x + (width - crop) // 2, y, crop, height, "release", columns)
     pad = int((height * WIDTH / HEIGHT - width) / 2)
-    return CropWindow(-pad, 0, width + 2 * pad, height, "release")
+    return CropWindow(x - pad, y, width + 2 * pad, height, "release", columns)
 
 
-def _inside(start: float, length: int, limit: int) -> int:
-    """Shift a span back inside ``[0, limit]``; one longer than that shows all of it."""
-    return round(float(np.clip(start, min(0, limit - length), max(0, limit - length))))
+def _inside(start: float, length: int, low: int, extent: int) -> int:
+    """Shift a span back inside ``[low, low + extent]``; one longer than that shows all of it."""
+    spare = extent - length
+    return round(float(np.clip(start, low + min(0, spare), low + max(0, spare))))
 
 
 def _draw(clip_id: str, purpose: str) -> float:

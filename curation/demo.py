@@ -124,7 +124,7 @@ DEMO = (
     # The census still recognises a face among the blocks; landmarks cannot be followed on it.
     DemoClip("destroyed_by_compression.mp4", _original("demo/carphone_distorted.mp4"), "rejected", "face_lost"),
     DemoClip("two_faces.mp4", _edited_man(_with_his_mirror_image), "rejected", "second_face"),
-    DemoClip("frozen.mp4", _edited_man(_frozen), "rejected", "motion"),
+    DemoClip("frozen.mp4", _edited_man(_frozen), "rejected", "frozen"),
     DemoClip("too_short.mp4", _edited_man(_beginning), "rejected", "too_short"),
     DemoClip("cut_short.mp4", _cut_short, "failed", "TruncatedVideoError"),
     # He looks one way as often as the other, so that a model has to look at its input to know which.

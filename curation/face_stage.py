@@ -14,19 +14,12 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 
-from curation.character import (
-    Census,
-    clear_frames,
-    contested,
-    face_height_px,
-    runs_of,
-    stretches,
-    take_census,
-    tolerated,
-)
+from curation.census import Looks, census_statistics, clear_of_others, look, look_times
+from curation.character import face_height_px, stretches
 from curation.config import CurationConfig
 from curation.crop import CropWindow, choose_window, outside_share, render_window
 from curation.faces import FaceFinder
+from curation.identity_check import identity_shift_cm
 from curation.motion import motion_statistics
 from curation.outcome import Rejected
 from curation.rules import first_failure
@@ -134,13 +127,11 @@ def examine(
 
     with clock.stage("census"):
         reader = FrameReader(probed)
-        census = _census(reader, probed, sampling, tools, config)
+        times_s = look_times(sampling.times_s, sampling.fps, config)
+        looks = look(reader.frames(np.searchsorted(probed.pts_s, times_s)), times_s, tools.finder, config)
         findings.decoder = reader.decoder
-        contest = contested(census, probed.width * probed.height, config.character)
-        clear = np.ones(len(sampling.indices), bool)
-        if not tolerated(contest, config.character):
-            clear = clear_frames(sampling.times_s, census, contest)
-        statistics |= _census_statistics(census, contest, clear, sampling, probed, config)
+        clear = clear_of_others(looks, sampling.times_s, config)
+        statistics |= census_statistics(looks, clear, sampling.fps, config)
     if ends_here() or statistics["face_run_s"] == 0:
         return
 
@@ -149,16 +140,16 @@ def examine(
             reader.frames(sampling.indices),
             sampling.times_s,
             sampling.fps,
-            census,
+            looks.census,
             tools.finder,
             tools.canonical,
             (probed.width, probed.height),
-            config.shots,
+            config,
+            one_shot=clip.single_shot is True,
         )
         findings.decoder = reader.decoder
     with clock.stage("motion"):
-        contested_s = census.times_s[contest]
-        candidates = _candidates(track, clear, contested_s, sampling, clip, config, statistics)
+        candidates = _candidates(track, clear, looks, sampling, clip, tools, config, statistics)
         best = _best(candidates, statistics, config)
         if best is not None:
             statistics |= best.statistics
@@ -202,48 +193,20 @@ def _probe_statistics(probed: Probe, clip: Clip, sampling: Sampling) -> dict[str
     }
 
 
-def _census(reader: FrameReader, probed: Probe, sampling: Sampling, tools: FaceTools, config: CurationConfig) -> Census:
-    last = len(sampling.times_s) - 1
-    # The last frame too: else a second face could enter after the last look.
-    looks = sorted({*range(0, last, max(1, round(sampling.fps / config.census.fps))), last})
-    instants = sampling.times_s[looks]
-    indices = np.searchsorted(probed.pts_s, instants)
-    return take_census(instants, [tools.finder.census(frame) for frame in reader.frames(indices)])
-
-
-def _census_statistics(
-    census: Census, contest: np.ndarray, clear: np.ndarray, sampling: Sampling, probed: Probe, config: CurationConfig
-) -> dict[str, float]:
-    seen = np.array([face is not None for face in census.main])
-    runs = stretches(seen, np.zeros(len(seen), bool), max_gap=1)
-    # A face seen from look i to look j may have been there since just after look i-1 and until just before look j+1.
-    spans = [census.times_s[stop - 1] - census.times_s[start] + 2 / config.census.fps for start, stop in runs]
-    heights = [face_height_px(face.points, probed.width, probed.height) for face in census.main if face is not None]
-    height = float(np.median(heights)) if heights else float("nan")
-    return {
-        "face_run_s": float(max(spans, default=0.0)),
-        "contested_share": float(contest.mean()),
-        "contested_run": float(max((stop - start for start, stop in runs_of(contest)), default=0)),
-        "clear_run_s": _longest_s(runs_of(clear), sampling.fps),
-        "background_faces": float(max(len(others) for others in census.others)),
-        "face_height_px": height,
-        "face_frame_share": height / probed.height,
-    }
-
-
 def _candidates(
     track: Track,
     clear: np.ndarray,
-    contested_s: np.ndarray,
+    looks: Looks,
     sampling: Sampling,
     clip: Clip,
+    tools: FaceTools,
     config: CurationConfig,
     statistics: dict[str, float],
 ) -> list[Candidate]:
     """Every window that could become the sample; adds the track's own statistics to ``statistics``.
 
-    ``clear[T]`` are the frames away from a second character who is cut out. One who is tolerated over the clip, seen at the
-    times ``contested_s``, must not fill a window either.
+    ``clear[T]`` are the frames away from a second character who is cut out. One who is tolerated over the clip must not
+    fill a window either.
     """
     found, gap = track.record.found, config.character.max_gap
     no_starts = np.zeros(len(found), bool)
@@ -252,37 +215,68 @@ def _candidates(
         window
         for stretch in single
         for window in candidate_windows(stretch, found & clear, config.window, config.character)
-        if _looks_within(contested_s, sampling.times_s, window) <= config.character.max_contested_run
+        if _looks_within(looks.contested_s, sampling.times_s, window) <= config.character.max_contested_run
     ]
     statistics |= {
         "cuts": float(track.cuts),
+        "dissolves": float(track.dissolves),
+        "leaps": float(track.leaps),
         "found_share": float(found.mean()),
         "track_run_s": _longest_s(stretches(found, no_starts, gap), sampling.fps),
         "shot_run_s": _longest_s(stretches(found, track.starts, gap), sampling.fps),
         "single_run_s": _longest_s(single, sampling.fps),
         "windows": float(len(spans)),
     }
-    return [_candidate(track, start, stop, sampling, clip, config) for start, stop in spans]
+    shift_cm = {span: _identity_shift_cm(track, *span, tools) for span in single}
+    return [
+        _candidate(
+            track,
+            start,
+            stop,
+            looks,
+            sampling,
+            clip,
+            config,
+            {
+                "identity_shift_cm": _identity_shift_cm(track, start, stop, tools),
+                "shot_identity_shift_cm": next(shift_cm[a, b] for a, b in single if a <= start and stop <= b),
+            },
+        )
+        for start, stop in spans
+    ]
+
+
+def _identity_shift_cm(track: Track, start: int, stop: int, tools: FaceTools) -> float:
+    part = slice(start, stop)
+    return identity_shift_cm(track.metric[part], track.record.frames(part), tools.canonical.basis)
 
 
 def _candidate(
-    track: Track, start: int, stop: int, sampling: Sampling, clip: Clip, config: CurationConfig
+    track: Track,
+    start: int,
+    stop: int,
+    looks: Looks,
+    sampling: Sampling,
+    clip: Clip,
+    config: CurationConfig,
+    identity: dict[str, float],
 ) -> Candidate:
     whole, part = track.record, slice(start, stop)
     record = whole.frames(part)
     width, height = record.width, record.height
     seen = record.points[record.found]
     boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in (landmark_box(p, width, height) for p in seen)])
-    crop = choose_window(
-        boxes, float(np.median(face_height_px(seen, width, height))), width, height, clip.clip_id, config.crop
-    )
+    height_px = float(np.median(face_height_px(seen, width, height)))
+    crop = choose_window(boxes, height_px, looks.content, clip.clip_id, config.crop)
     statistics = motion_statistics(
         record.points, track.metric[part], record.blendshapes, record.pose, width, height, sampling.fps
     )
-    statistics |= {
-        "outside_share": outside_share(boxes, width, height),
+    statistics |= identity | {
+        "outside_share": outside_share(boxes, looks.content),
+        "frozen_share": float(np.mean(track.change[start + 1 : stop] <= config.quality.still_change)),
+        "sharpness": float(np.nanmedian(track.sharpness[part])),
         "upscale": crop.upscale,
-        "pad_share": crop.pad_share(width),
+        "pad_share": crop.pad_share,
     }
     return Candidate(start, stop, crop, interpolate_missing(record, config.character.max_gap), statistics)
 
@@ -364,7 +358,7 @@ def _draft(
         "source_wh": [probed.width, probed.height],
         "pts_s": [round(float(t), 6) for t in sampling.times_s[shown]],
         "crop_xywh": [crop.x, crop.y, crop.w, crop.h],
-        "valid_x0x1": list(crop.valid_x0x1(probed.width)),
+        "valid_x0x1": list(crop.valid_x0x1),
         "crop_mode": crop.mode,
         "found": record.found.tolist(),
         "landmark_backend": config.landmarks.backend,

@@ -142,7 +142,19 @@ def _fits(amount: float, each: float) -> int:
 def _fingerprints(config: CurationConfig) -> dict[str, str]:
     """One hash a group of fields, over what decides them: version, configuration, weights."""
     sections = config.model_dump(mode="json")
-    deciding = ("video", "shots", "census", "character", "window", "motion", "crop", "sample_video")
+    deciding = (
+        "video",
+        "shots",
+        "continuity",
+        "census",
+        "character",
+        "identity_check",
+        "quality",
+        "window",
+        "motion",
+        "crop",
+        "sample_video",
+    )
     choice = {name: sections[name] for name in deciding}
     landmarker = sha256_of("face_landmarker")
     smirk = load_smirk("landmarks.backend").fingerprint if config.landmarks.backend == "smirk" else None

@@ -24,6 +24,7 @@ _TABLE = (
     Statistic("duration_s", "s", "probe", "from the clip's first to its last frame"),
     Statistic("analysis_fps", "1/s", "probe", "rate at which the clip is sampled"),
     Statistic("repeated_share", "share", "probe", "sampled frames that repeat the one before"),
+    Statistic("bars_share", "share", "census", "of the frame that is constant bars of the source"),
     Statistic(
         "face_run_s",
         "s",
@@ -37,14 +38,24 @@ _TABLE = (
     ),
     Statistic("background_faces", "faces", "census", "most other faces seen in one census frame, of any size"),
     Statistic("face_height_px", "px", "census", "median forehead-to-chin height of the main face, source px"),
-    Statistic("face_frame_share", "share", "census", "the same over the frame's height"),
+    Statistic(
+        "face_frame_share", "share", "census", "the same over the height of the picture inside the source's bars"
+    ),
     Statistic("cuts", "cuts", "track", "shot cuts in the clip"),
+    Statistic("dissolves", "dissolves", "track", "stretches in which one picture fades into another"),
+    Statistic("leaps", "frames", "track", "frames in which pose, expression or head shape leaps as no face can"),
     Statistic("found_share", "share", "track", "analysed frames in which the main face was followed"),
     Statistic("track_run_s", "s", "track", "longest stretch of the followed face, cuts not counted"),
     Statistic("shot_run_s", "s", "track", "longest stretch of the followed face within one shot"),
     Statistic("single_run_s", "s", "track", "longest stretch within one shot without a second character"),
     Statistic("windows", "windows", "track", "candidate windows"),
     Statistic("outside_share", "share", "window", "frames with more than 15 % of the face's box outside the source"),
+    Statistic("frozen_share", "share", "window", "pictures that repeat the one before"),
+    Statistic("sharpness", "levels²", "window", "median variance of the Laplacian of the face at 112 px"),
+    Statistic("identity_shift_cm", "cm", "window", "difference of head shape between the window's halves"),
+    Statistic(
+        "shot_identity_shift_cm", "cm", "window", "the same between the halves of the shot that the window is in"
+    ),
     Statistic("yaw_range_deg", "deg", "window", "p95 - p5 of yaw"),
     Statistic("pitch_range_deg", "deg", "window", "p95 - p5 of pitch"),
     Statistic("roll_range_deg", "deg", "window", "p95 - p5 of roll"),

@@ -3,11 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from curation.character import Census
+from curation.character import Census, runs_of
+from curation.config import CurationConfig
+from curation.continuity import leaps
 from curation.faces import FaceFinder
-from curation.shots import CutFinder, ShotConfig
+from curation.quality import face_sharpness, picture_change, thumbnail
+from curation.shots import CutFinder, DissolveFinder
 from landmarks.extract import measured_record
 from landmarks.geometry import CanonicalFace
 from landmarks.landmarker import Box, Face
@@ -19,13 +23,19 @@ class Track:
     """One face over the T analysed frames of a clip.
 
     ``record`` holds NaN where the face was not found; ``metric[T, 478, 3]`` are its points in canonical space (cm);
-    ``starts[T]`` is True where a frame does not continue the one before it: a cut, or a jump of the face.
+    ``starts[T]`` is True where a frame does not continue the one before it: a cut, a leap of the face, each frame of a
+    dissolve and the one after it. ``change[T]`` is how much the picture differs from the one before (0 to 255, infinite for
+    the first), ``sharpness[T]`` the face's, NaN where there is none.
     """
 
     record: LandmarkRecord
     metric: np.ndarray
     starts: np.ndarray
+    change: np.ndarray
+    sharpness: np.ndarray
     cuts: int
+    dissolves: int
+    leaps: int
 
 
 def follow(
@@ -36,31 +46,47 @@ def follow(
     finder: FaceFinder,
     canonical: CanonicalFace,
     size: tuple[int, int],
-    shots: ShotConfig,
+    config: CurationConfig,
+    one_shot: bool = False,
 ) -> Track:
     """Find the main face of ``census`` in every frame (uint8 RGB, shown at ``times_s[T]``, ``size`` = width, height).
 
     Each frame is searched around the face's last position, else around where the census expects it. Results are not
-    smoothed: a blink at 12 fps is one frame.
+    smoothed: a blink at 12 fps is one frame. ``one_shot`` says that the frames are known to be one shot, so that no cuts or
+    dissolves are looked for.
     """
     width, height = size
     count = len(times_s)
     points = np.full((count, POINTS, 3), np.nan, np.float32)
     blendshapes = np.full((count, BLENDSHAPES), np.nan, np.float32)
     starts = np.zeros(count, bool)
-    finder_of_cuts = CutFinder(fps, shots)
+    change = np.full(count, np.inf)
+    sharpness = np.full(count, np.nan)
+    cuts, dissolves = CutFinder(fps, config.shots), DissolveFinder(config.shots)
     previous: Box | None = None
+    grey: np.ndarray | None = None
     for i, frame in enumerate(frames):
-        finder_of_cuts.add(frame)
+        small = thumbnail(frame)
+        before, grey = grey, cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        if before is not None:
+            change[i] = picture_change(before, grey)
+        if not one_shot:
+            cuts.add(small)
+            dissolves.add(grey)
         face, kept = _search(frame, float(times_s[i]), previous, census, finder)
         starts[i] = face is not None and previous is not None and not kept
         if face is not None:
             points[i], blendshapes[i] = face.points, face.blendshapes
             previous = face.box
-    cuts = finder_of_cuts.cuts()
-    starts[cuts] = True
+            sharpness[i] = face_sharpness(frame, face.box)
     record, metric = measured_record(points, blendshapes, width, height, canonical)
-    return Track(record, metric, starts, len(cuts))
+    cut = cuts.cuts()
+    leapt = leaps(record, metric, canonical.basis, config.continuity)
+    starts |= leapt
+    starts[cut] = True
+    mixed = dissolves.frames() if not one_shot else np.zeros(count, bool)
+    starts |= mixed | np.concatenate([[False], mixed[:-1]])
+    return Track(record, metric, starts, change, sharpness, len(cut), len(runs_of(mixed)), int(leapt.sum()))
 
 
 def _search(

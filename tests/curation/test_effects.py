@@ -66,7 +66,8 @@ def test_the_upscale_limit_moves_no_crop_beyond_those_that_the_table_names(
     tall = face * height
     box = np.array([[x * width - tall * 0.4, y * height - tall / 2, x * width + tall * 0.4, y * height + tall / 2]])
     before, after = (
-        choose_window(box, tall, width, height, clip, CropConfig(mode="mix", max_upscale=limit)) for limit in (old, new)
+        choose_window(box, tall, (0, 0, width, height), clip, CropConfig(mode="mix", max_upscale=limit))
+        for limit in (old, new)
     )
     configs = [CurationConfig.model_validate({"crop": {"max_upscale": limit}}) for limit in (old, new)]
     if before != after:

@@ -39,7 +39,7 @@ def test_the_frames_that_pad_a_sample_play_no_part_in_what_smirk_makes_of_it() -
         HEIGHT,
     )
     box = np.array([[300.0, 150.0, 420.0, 300.0]])
-    crop = choose_window(box, 150.0, WIDTH, HEIGHT, "clip", CropConfig())
+    crop = choose_window(box, 150.0, (0, 0, WIDTH, HEIGHT), "clip", CropConfig())
     at = pad_to_window(np.arange(VALID))
     encoder: Any = CountingEncoder()
     frames, shown = _shown((source[i] for i in at), record, at, crop, FaceTools(None, None, encoder))  # type: ignore

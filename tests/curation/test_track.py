@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from curation.character import Census, CharacterConfig, stretches, take_census
+from curation.config import CurationConfig
 from curation.faces import FaceFinder
-from curation.shots import ShotConfig
 from curation.track import Track, follow
 from curation.window import WindowConfig, candidate_windows
 from landmarks.geometry import CanonicalFace, read_geometry
@@ -23,7 +23,7 @@ def followed(frames: np.ndarray, finder: FaceFinder, canonical: CanonicalFace) -
     times = 3.0 + np.arange(len(frames)) / 12
     census = take_census(times[::6], [finder.census(frame) for frame in frames[::6]])
     height, width = frames.shape[1:3]
-    return follow(iter(frames), times, 12.0, census, finder, canonical, (width, height), ShotConfig())
+    return follow(iter(frames), times, 12.0, census, finder, canonical, (width, height), CurationConfig())
 
 
 def test_one_man_is_one_track(man: np.ndarray, finder: FaceFinder, canonical: CanonicalFace) -> None:
@@ -97,7 +97,7 @@ def script(
     looks = Census(np.array([time for time, _ in census]), main, [[] for _ in main])
     finder = Script(seen)
     times = np.arange(len(seen), dtype=float)
-    track = follow(frames, times, 1.0, looks, finder, canonical, (1000, 200), ShotConfig())  # type: ignore[arg-type]
+    track = follow(frames, times, 1.0, looks, finder, canonical, (1000, 200), CurationConfig())  # type: ignore[arg-type]
     return track, finder
 
 
