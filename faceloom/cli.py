@@ -223,7 +223,7 @@ def _ingest_command(dataset: Dataset) -> Callable[..., None]:
             counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in report.ignored.items())
             typer.echo(f"passed over, no videos by their names: {counts}")
         for left_out in report.left_out:
-            more = f", … ({left_out.count})" if left_out.count > len(left_out.first) else ""
+            more = f", … {left_out.count} in all" if left_out.count > len(left_out.first) else ""
             typer.echo(f"left out: {', '.join(left_out.first)}{more}: {left_out.reason}", err=True)
         for notice in report.notices:
             typer.echo(f"note: {notice}", err=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from curation import duplicates as duplicates_module
-from curation.adapters import table
 from curation.adapters.entries import Entry, Ignored, LeftOut, Notice
 from curation.adapters.table import DATASETS, FOLDER, Dataset
 from curation.ingest import Report, ingest
@@ -17,6 +16,8 @@ from curation.sources import Clip, open_manifest
 from faceloom import cli
 from faceloom.errors import UserError
 from tests.curation.adapters.trees import make
+
+DOCS = Path(__file__).parents[2] / "docs" / "datasets.md"
 
 
 @pytest.fixture
@@ -222,18 +223,28 @@ def test_a_wrong_name_is_answered_with_the_datasets_there_are(capsys: pytest.Cap
     assert all(dataset.name in err for dataset in DATASETS)
 
 
+@pytest.mark.skipif(not DOCS.exists(), reason="docs are part of the checkout only")
 def test_a_row_of_the_table_and_a_module_make_a_dataset(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "faces_of_mine.py").write_text(
-        "from curation.sources import Clip\n"
-        "def entries(root):\n"
-        "    for path in sorted(root.glob('*.face')):\n"
-        "        yield Clip('mine', path.stem, str(path), person_id=path.stem)\n"
+    """The adapter is the one that docs/datasets.md shows."""
+    example = DOCS.read_text("utf-8").split("```python\n")[1].split("```")[0]
+    (tmp_path / "adapter_of_mine.py").write_text(
+        "from pathlib import Path, PurePosixPath\n"
+        "from collections.abc import Iterator\n"
+        "from curation.adapters.entries import Entry, LeftOut\n"
+        "from curation.adapters.table import Dataset\n"
+        "from curation.adapters.tree import read_tree\n"
+        "from curation.sources import Clip, label_text\n"
+        "MINE = Dataset('mine', 'adapter_of_mine:entries', 'Mine.', 'CC0', 'me', 'PERSON_TAKE.mp4')\n" + example
     )
     monkeypatch.syspath_prepend(tmp_path)
-    put(root, "ann.face", "bob.face")
-    mine = Dataset("mine", "faces_of_mine:entries", "Mine.", "CC0", "me", "NAME.face")
-    assert ingest(mine, root, tmp_path / "m.parquet").clips == 2
-    assert [clip.person_id for clip in manifest_of(tmp_path)] == ["ann", "bob"]
-    assert mine not in table.DATASETS
+    put(root, "ann_1.mp4", "x/bob_2.mp4", "noise.mp4", "notes.txt")
+    mine = Dataset("mine", "adapter_of_mine:entries", "Mine.", "CC0", "me", "PERSON_TAKE.mp4")
+    report = ingest(mine, root, tmp_path / "m.parquet")
+    assert [(c.person_id, c.labels) for c in manifest_of(tmp_path)] == [
+        ("ann", '{"take":"1"}'),
+        ("bob", '{"take":"2"}'),
+    ]
+    assert [reason.first for reason in report.left_out] == [["noise.mp4"]]
+    assert report.ignored == {".txt": 1}

@@ -129,6 +129,13 @@ def test_a_span_that_cannot_be_read_is_named_and_its_neighbours_keep_their_numbe
     assert "cannot be read" in listing.left_out["Radio11_0.mp4"]
 
 
+def test_a_span_that_a_video_has_twice_is_one_clip(tmp_path: Path) -> None:
+    times = "Radio11.mp4 00:30-01:00 00:30-01:00 01:30-02:30"
+    listing = list_hdtf(tree(tmp_path, "Radio11.mp4", **{"RD_annotion_time.txt": times}))
+    assert spans(listing) == {("RD_Radio11", 30.0): 60.0, ("RD_Radio11", 90.0): 150.0}
+    assert "twice" in listing.left_out["HDTF_dataset/RD_annotion_time.txt:1 Radio11_1 00:30-01:00"]
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", ".."])
 def test_a_name_that_is_a_path_is_left_out(tmp_path: Path, name: str) -> None:
     make(tmp_path, ["etc/passwd.mp4", "b.mp4"])

@@ -99,7 +99,7 @@ def test_an_older_table_lists_all_clips_and_says_what_it_lacks(tmp_path: Path) -
         ("desirable_filtering", "[__import__('os').system('touch hacked')]"),
         ("caption", "['a'.__class__.__mro__, 'b']"),
         ("caption", "['\\ud800', 'b']"),
-        ("caption", "[" * 10_000),
+        *(("caption", text) for text in ("[" * 10_000, "-" * 10_000 + "1", "[1]" * 10_000, "{" * 90 + "1" + "}" * 90)),
         ("matching_score", "[0.5]"),
         ("matching_score", "['0.5', '0.5']"),
         ("timestamp", "[['0:00:00.000'], ['0:00:00.000']]"),
