@@ -12,7 +12,10 @@ BIN := .venv/bin
 NATIVE_LIBRARIES := libEGL.so.1 libGLESv2.so.2 libGL.so.1 libglib-2.0.so.0
 DEBIAN_PACKAGES := libegl1 libgles2 libgl1 libglib2.0-0
 
-.PHONY: setup demo test bench lint models machine
+# The audit page is tested in a browser: any of these.
+BROWSERS := chromium chromium-browser google-chrome
+
+.PHONY: setup demo test bench lint models machine browser
 
 setup: .venv/installed
 
@@ -35,13 +38,24 @@ machine:
 	  exit 1; \
 	fi
 
+browser:
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-upgrade --no-install-recommends chromium; \
+	else \
+	  echo "The tests of the audit page need one of these: $(BROWSERS)"; \
+	  echo "On Debian: sudo apt-get install chromium"; \
+	  exit 1; \
+	fi
+
 models: setup
 	$(BIN)/faceloom models fetch
 
 demo: models
 	$(BIN)/faceloom demo
 
-test: models
+test: models browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: models

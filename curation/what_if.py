@@ -111,8 +111,8 @@ def what_if(ledger: pa.Table, was: CurationConfig, config: CurationConfig) -> Wh
         affected,
         before,
         now,
-        clip=_rows_of_manifest(ledger),
-        measured=_measured(fresh, statistics, before.outcome == KEPT),
+        clip=rows_of_manifest(ledger),
+        measured=_measured(fresh, needed_statistics(statistics, before.outcome == KEPT), len(ledger)),
         other_window=other_window,
         recompute=_recompute(now, other_window, _clip_numbers(ledger)),
     )
@@ -149,7 +149,8 @@ def _holds(less: Less, statistics: Columns, config: CurationConfig, rows: int) -
     return np.broadcast_to(np.equal(evaluate(where(less, 1, 0), statistics, config), 1), rows)
 
 
-def _rows_of_manifest(ledger: pa.Table) -> Flags:
+def rows_of_manifest(ledger: pa.Table) -> Flags:
+    """Which rows are clips of the manifest, and not further windows of one; bool ``[N]``."""
     if "of_clip" not in ledger.column_names:
         return np.ones(len(ledger), bool)
     return np.asarray(pc.is_null(ledger["of_clip"]).to_numpy(), bool)
@@ -157,7 +158,7 @@ def _rows_of_manifest(ledger: pa.Table) -> Flags:
 
 def _clip_numbers(ledger: pa.Table) -> npt.NDArray[np.int64]:
     """A number for each row that all rows of one clip of the manifest share."""
-    if _rows_of_manifest(ledger).all():
+    if rows_of_manifest(ledger).all():
         return np.arange(len(ledger))
     names = pc.coalesce(ledger["of_clip"], ledger["clip_id"]).combine_chunks().dictionary_encode()
     return np.asarray(names.indices.to_numpy(), np.int64)
@@ -170,12 +171,18 @@ def _recompute(now: Decisions, other_window: Flags, clips: npt.NDArray[np.int64]
     return in_any_row(now.outcome == UNKNOWN) | (in_any_row(other_window) & ~in_any_row(now.outcome == KEPT))
 
 
-def _measured(fresh: Columns, statistics: Columns, kept: Flags) -> Flags:
-    """Whether every statistic of the rules is known, of those that every kept clip was recorded with."""
-    result = np.ones(len(kept), bool)
-    for name in statistics_of_rules() & fresh.keys():
-        if not np.isnan(statistics[name][kept]).any():
-            result &= ~np.isnan(fresh[name])
+def needed_statistics(statistics: Columns, kept: Flags) -> list[str]:
+    """The statistics without which a clip is not measured to its end: of those of the rules, the ones that every ``kept[N]``
+    row was recorded with.
+    """
+    recorded_with = (name for name in statistics_of_rules() if name in statistics)
+    return [name for name in recorded_with if not np.isnan(statistics[name][kept]).any()]
+
+
+def _measured(fresh: Columns, needed: Sequence[str], rows: int) -> Flags:
+    result = np.ones(rows, bool)
+    for name in needed:
+        result &= ~np.isnan(fresh[name])
     return result
 
 

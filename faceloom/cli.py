@@ -79,7 +79,7 @@ audit_app = typer.Typer(
 app.add_typer(
     audit_app,
     name="audit",
-    epilog='Example: faceloom audit sql dataset "SELECT rule, count(*) FROM ledger GROUP BY rule"',
+    epilog="Example: faceloom audit dataset --out audit.html",
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
@@ -440,6 +440,30 @@ def status(
     console.print(outcome_table(ledger))
     if clips:
         print_clips(ledger, console)
+
+
+@audit_app.command(
+    "page",
+    epilog="Example: faceloom audit page dataset --out audit.html   (page may be left out)",
+)
+def audit_page(
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")],
+) -> None:
+    """Write a page, one file, that shows why clips were kept, rejected or failed, and what other thresholds would do.
+
+    It needs no network and no server. Previews of rejected clips are made from their sources, where those are still there.
+    """
+    from curation.audit_page.page import write_page
+
+    console = _console()
+    with console.status("reading the ledger") as status:
+        page = write_page(dataset, out, status.update)
+    typer.echo(f"{out}: {page.rows:,} rows, {page.previews} previews, {page.bytes / 1e6:.1f} MB")
+    if page.sampled:
+        typer.echo(
+            f"what it decides again is a sample of {page.packed:,} rows; exact counts: faceloom what-if {dataset}"
+        )
 
 
 @app.command(
