@@ -487,6 +487,24 @@ def what_if(
         _console().print(part, highlight=False)
 
 
+@app.command("explain", epilog="Example: faceloom explain dataset talking_man.mp4")
+def explain(
+    dataset: DatasetFolder,
+    clip: Annotated[str, typer.Argument(help="Clip id or source key.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell the whole story of one clip: every rule with its margin, what was measured, the cost, the sample."""
+    from curation.audit_display import story_as_json, story_tables
+    from curation.explain import explain as story_of
+
+    story = story_of(dataset, clip)
+    if as_json:
+        _print_json(story_as_json(story))
+        return
+    for part in story_tables(story):
+        _console().print(part, highlight=False)
+
+
 @audit_app.command(
     "sql",
     epilog="Example: faceloom audit sql dataset \"SELECT source_key, yaw_p95_deg FROM ledger WHERE rule = 'yaw' LIMIT 9\"",
