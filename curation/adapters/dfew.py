@@ -66,7 +66,7 @@ def entries(root: Path) -> Iterator[Entry]:
     if not known:
         raise UserError(f"no label files below {tree.root}; expected: {DFEW.layout}")
     listed: set[int] = set()
-    for key, path in tree.videos.items():
+    for key in tree.videos:
         stem = PurePosixPath(key).stem
         number = _number(stem)
         if key not in originals:
@@ -79,7 +79,7 @@ def entries(root: Path) -> Iterator[Entry]:
             yield LeftOut(key, f"no label file has its number (only {_WORKBOOK} has those without a single label)")
         else:
             listed.add(number)
-            yield _clip(number, key, path, known[number])
+            yield _clip(number, key, tree.path(key), known[number])
     for number in sorted(set(known) - listed):
         yield LeftOut(f"{known[number].where} {number}", _NO_VIDEO)
 
@@ -117,13 +117,13 @@ def _read_labels(tree: Tree, known: dict[int, _Known]) -> Iterator[Entry]:
     if missing:
         yield Notice(f"not in {tree.root}/EmoLabel_DataSplit: {', '.join(missing)}; their labels are missing")
     if _WORKBOOK in tree.annotations:
-        yield from _read_workbook(tree.annotations[_WORKBOOK], known)
+        yield from _read_workbook(tree.path(_WORKBOOK), known)
     else:
         yield Notice(f"{_WORKBOOK} is not in {tree.root}: clips without a single label are left out")
 
 
 def _read_split(tree: Tree, key: str, split: str, number: int, known: dict[int, _Known]) -> Iterator[LeftOut]:
-    for row in csv_rows(tree.annotations[key], key, ["video_name", "label"]):
+    for row in csv_rows(tree.path(key), key, ["video_name", "label"]):
         if isinstance(row, LeftOut):
             yield row
             continue

@@ -20,5 +20,5 @@ def entries(root: Path) -> Iterator[Entry]:
     """
     tree = read_tree(root)
     yield from tree.passed_over
-    for key, path in tree.videos.items():
-        yield Clip(tree.root.name, key, str(path), licence=FOLDER.licence)
+    for key in tree.videos:
+        yield Clip(tree.root.name, key, str(tree.path(key)), licence=FOLDER.licence)

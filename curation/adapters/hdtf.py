@@ -126,7 +126,7 @@ def _clip(tree: Tree, subset: _Subset, video: str, index: int, key: str, span: t
     return Clip(
         HDTF.name,
         f"{subset.name}_{name if span is None else video}",
-        str(tree.videos[key]),
+        str(tree.path(key)),
         t0_s,
         t1_s,
         person_id=video.rstrip("0123456789") or None,
@@ -221,7 +221,7 @@ def _read_tables(tree: Tree, subsets: dict[str, _Subset]) -> Iterator[Entry]:
 
 def _read_table(tree: Tree, key: str, table: str, rows: dict[str, tuple[str, list[str]]]) -> Iterator[LeftOut]:
     """Fill ``rows``; a row that cannot be used is left out."""
-    for line in text_lines(tree.annotations[key], key):
+    for line in text_lines(tree.path(key), key):
         if isinstance(line, LeftOut):
             yield line
             continue

@@ -88,7 +88,7 @@ def entries(root: Path) -> Iterator[Entry]:
     available: dict[tuple[str, str], str] | None = None
     if _SEQUENCES in tree.annotations:
         available = {}
-        for row in _available(tree.annotations[_SEQUENCES]):
+        for row in _available(tree.path(_SEQUENCES)):
             if isinstance(row, LeftOut):
                 yield row
             else:
@@ -140,7 +140,7 @@ def _chosen(
             yield Clip(
                 NERSEMBLE.name,
                 f"{participant}/{sequence}/cam_{serial}",
-                str(tree.videos[key]),
+                str(tree.path(key)),
                 person_id=participant,
                 licence=NERSEMBLE.licence,
                 single_shot=True,
@@ -157,11 +157,11 @@ def _chosen(
 
 def _calibration(tree: Tree, participant: str) -> dict[str, tuple[float, float]] | str:
     """The angles of a participant's cameras, or why there are none."""
-    path = tree.annotations.get(f"{participant}/calibration/{_CALIBRATION}")
-    if path is None:
+    key = f"{participant}/calibration/{_CALIBRATION}"
+    if key not in tree.annotations:
         return f"its participant has no calibration/{_CALIBRATION}, which tells the frontal cameras; download it"
     try:
-        matrices = json.loads(path.read_text("utf-8-sig"))["world_2_cam"]
+        matrices = json.loads(tree.path(key).read_text("utf-8-sig"))["world_2_cam"]
         return camera_angles({str(serial): np.asarray(matrix, np.float64) for serial, matrix in matrices.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"its participant's calibration/{_CALIBRATION} cannot be used; download it again"

@@ -42,7 +42,7 @@ def entries(root: Path) -> Iterator[Entry]:
     takes = {PurePosixPath(key).name for key in tree.videos}
     listed: set[str] = set()
     by_actor: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for key, path in tree.videos.items():
+    for key in tree.videos:
         name = PurePosixPath(key).name
         match = _NAME.fullmatch(name)
         reason = _objection(key, match, takes, listed)
@@ -55,7 +55,7 @@ def entries(root: Path) -> Iterator[Entry]:
         yield Clip(
             RAVDESS.name,
             name.removesuffix(".mp4"),
-            str(path),
+            str(tree.path(key)),
             person_id=f"Actor_{actor}",
             licence=RAVDESS.licence,
             single_shot=True,

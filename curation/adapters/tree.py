@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from curation.adapters.entries import Ignored, LeftOut
 from faceloom.errors import UserError
@@ -20,16 +20,22 @@ VIDEO_SUFFIXES = frozenset({
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder's videos and annotation files, each by its key and in the order of the keys, and what was passed over.
+    """The keys of a folder's videos and annotation files, each in order, and what was passed over.
 
     A key is the path relative to the root with ``/`` and in Unicode's composed form (NFC), so that a copy made by way of
-    macOS keeps its keys.
+    macOS keeps its keys. A tree may hold millions: there is one string for each.
     """
 
     root: Path
-    videos: Mapping[str, Path]
-    annotations: Mapping[str, Path]
+    videos: tuple[str, ...]
+    annotations: tuple[str, ...]
     passed_over: tuple[LeftOut | Ignored, ...]
+    renamed: Mapping[str, str]
+    """The relative paths on disk of the keys that differ from them."""
+
+    def path(self, key: str) -> Path:
+        """Where the file lies."""
+        return self.root / self.renamed.get(key, key)
 
 
 def folder_of(root: Path) -> Path:
@@ -53,34 +59,38 @@ def read_tree(
     ``root``. Of files whose keys are equal, the first is listed. Raises :class:`UserError` when ``root`` is no folder.
     """
     root = folder_of(root)
-    found: list[Path] = []
+    found: list[str] = []
     ignored: Counter[str] = Counter()
     left_out: list[LeftOut] = []
     for path in _files(root, skip, left_out):
-        if path.suffix.lower() in VIDEO_SUFFIXES or annotation(path.name):
+        name = path.rpartition("/")[2]
+        if _is_video(name) or annotation(name):
             found.append(path)
         else:
-            ignored[path.suffix.lower()] += 1
-    by_key: dict[str, Path] = {}
-    for key, path in sorted((unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in found):
+            ignored[PurePosixPath(name).suffix.lower()] += 1
+    renamed: dict[str, str] = {}
+    videos: list[str] = []
+    annotations: list[str] = []
+    last = None
+    found.sort(key=lambda path: (unicodedata.normalize("NFC", path), path))
+    for path in found:
+        key = unicodedata.normalize("NFC", path)
         if not _is_utf8(path):
-            left_out.append(LeftOut(shown(path, root), "its path is not UTF-8; rename what is escaped here"))
-        elif key in by_key:
-            reason = "another file has the same name in another Unicode form; rename one"
-            left_out.append(LeftOut(shown(path, root), reason))
+            left_out.append(LeftOut(_escaped(path), "its path is not UTF-8; rename what is escaped here"))
+        elif key == last:
+            left_out.append(LeftOut(path, "another file has the same name in another Unicode form; rename one"))
         else:
-            by_key[key] = path
-    return Tree(
-        root=root,
-        videos={key: path for key, path in by_key.items() if path.suffix.lower() in VIDEO_SUFFIXES},
-        annotations={key: path for key, path in by_key.items() if path.suffix.lower() not in VIDEO_SUFFIXES},
-        passed_over=(*left_out, *(Ignored(suffix, count) for suffix, count in sorted(ignored.items()))),
-    )
+            last = key
+            (videos if _is_video(key) else annotations).append(key)
+            if key != path:
+                renamed[key] = path
+    counts = (Ignored(suffix, count) for suffix, count in sorted(ignored.items()))
+    return Tree(root, tuple(videos), tuple(annotations), (*left_out, *counts), renamed)
 
 
 def shown(path: Path, root: Path) -> str:
     """The path relative to ``root``, with escapes for what is not UTF-8, so that it can be printed."""
-    return os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
+    return _escaped(path.relative_to(root).as_posix())
 
 
 def cannot_be_listed(folder: Path, root: Path, error: OSError) -> LeftOut:
@@ -88,33 +98,42 @@ def cannot_be_listed(folder: Path, root: Path, error: OSError) -> LeftOut:
     return LeftOut(shown(folder, root), f"cannot be listed, its videos are missing ({error.strerror})")
 
 
-def _files(root: Path, skip: Callable[[str], bool], left_out: list[LeftOut]) -> Iterator[Path]:
-    """Everything below ``root`` but folders; what has a video's name is taken for one. Linked folders come last."""
+def _files(root: Path, skip: Callable[[str], bool], left_out: list[LeftOut]) -> Iterator[str]:
+    """Relative paths of all but folders; what has a video's name is taken for one. Linked folders come last."""
     walked: set[tuple[int, int]] = set()
-    folders, links = [root], deque[Path]()
+    folders, links = [""], deque[str]()
     while folders or links:
         folder = folders.pop() if folders else links.popleft()
         try:
-            status = folder.stat()
+            status = (root / folder).stat()
             if (status.st_dev, status.st_ino) in walked:
                 continue
             walked.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as listed:
+            with os.scandir(root / folder) as listed:
                 entries = sorted(listed, key=lambda entry: entry.name)
             for entry in entries:
-                path = folder / entry.name
-                if path.suffix.lower() in VIDEO_SUFFIXES or not entry.is_dir():
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if _is_video(entry.name) or not entry.is_dir():
                     yield path
                 elif not skip(entry.name):
                     (links if entry.is_symlink() else folders).append(path)
         except OSError as error:
-            left_out.append(cannot_be_listed(folder, root, error))
+            left_out.append(cannot_be_listed(root / folder, root, error))
 
 
-def _is_utf8(path: Path) -> bool:
+def _is_video(path: str) -> bool:
+    """Whether it calls itself one."""
+    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _escaped(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_utf8(path: str) -> bool:
     """Whether the manifest can hold the path."""
     try:
-        str(path).encode()
+        path.encode()
     except UnicodeEncodeError:
         return False
     return True

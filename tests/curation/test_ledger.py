@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from curation.ledger import SCHEMA, Decision, read_ledger, write_fragment
 from curation.outcome import Kept, Rejected
-from curation.sources import Clip
+from curation.sources import Clip, label_text
 from faceloom.errors import UserError
 from shards.dataset import ledger_path
 
@@ -43,3 +44,10 @@ def test_a_fragment_of_other_bytes_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=str(path)):
         read_ledger(tmp_path)
+
+
+def test_what_a_dataset_says_of_a_clip_is_in_the_ledger_too(tmp_path: Path) -> None:
+    clip = Clip("set", "a.mp4", "/a.mp4", person_id="ann", single_shot=True, labels=label_text(emotion="happy"))
+    write_fragment(tmp_path, 0, [Decision(clip, Kept())], "run")
+    happy = duckdb.read_parquet(str(ledger_path(tmp_path, 0))).filter("labels->>'emotion' = 'happy' AND single_shot")
+    assert happy.project("person_id").fetchall() == [("ann",)]
