@@ -681,7 +681,10 @@ def shards_repack(
 @app.command("demo", epilog="Example: faceloom demo --out demo")
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for videos, manifest, datasets, contact sheets, landmark videos, run.")
+        Path,
+        typer.Option(
+            "--out", help="Folder for videos, manifest, datasets, audit page, contact sheets, landmark videos, run."
+        ),
     ] = Path("demo"),
 ) -> None:
     """Run the whole chain on four small real videos and what is made of them (CPU, a few minutes)."""
@@ -700,7 +703,9 @@ def demo(
     curate(manifest=manifest, out=dataset, source="demo")
     verify(dataset)
     ledger = read_ledger(dataset)
-    written = [*write_contact_sheets(dataset, sheets), *landmark_videos(dataset, out / "landmarks")]
+    page = out / "audit.html"
+    audit_page(dataset, page)
+    written = [page, *write_contact_sheets(dataset, sheets), *landmark_videos(dataset, out / "landmarks")]
     print_clips(ledger, console)
 
     encode(dataset=dataset, source="demo")

@@ -39,14 +39,14 @@ def histogram(
     values, kept = values[measured], kept[measured]
     if not len(values):
         return None
-    ordered = np.sort(values)
-    tail = int(_TAIL * len(ordered))
-    marks = [ordered[tail], ordered[-1 - tail], *(mark for mark in shown if np.isfinite(mark))]
+    tail = int(_TAIL * len(values))
+    ends = [tail, len(values) - 1 - tail]
+    marks = [*np.partition(values, ends)[ends], *(mark for mark in shown if np.isfinite(mark))]
     low, high = float(min(marks)), float(max(marks))
     if 0 <= low < 0.5 * high:
         low = 0.0
     step = round_step((high - low) / _BINS) if high > low else round_step(abs(high) / _BINS or 0.1)
-    whole = bool(countable and step <= 1 and np.all(ordered == np.rint(ordered)))
+    whole = bool(countable and step <= 1 and np.all(values == np.rint(values)))
     step = 1.0 if whole else step
     low = np.floor(low / step) * step
     bins = int(np.floor((high - low) / step)) + 1

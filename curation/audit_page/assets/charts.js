@@ -1,8 +1,10 @@
 // Histograms: kept clips above the axis, the others below it, and the limits of rules as lines that move with their settings.
 
 class Chart {
-  constructor(data) {
+  // Of the limits, those of the setting `own`, if it is given, stand out.
+  constructor(data, own = null) {
     this.data = data;
+    this.own = data.limits.map(({ threshold }) => own === null || settingsIn(threshold).has(own));
     this.histogram = data.histogram;
     this.lines = [];
     this.element = this.histogram ? this.#drawn() : h("p", { class: "nothing" }, "No clip was measured so far.");
@@ -16,8 +18,8 @@ class Chart {
     const bins = kept.length;
     const tallest = Math.sqrt(Math.max(...kept, ...others, 1));
     const bar = (counts, sign) => counts.map((n, i) => (n ? `M${i + 0.06} 50v${(sign * 46 * Math.sqrt(n)) / tallest}h0.88V50z` : "")).join("");
-    this.refused = this.data.limits.map(() => svg("rect", { class: "refused", y: 0, height: 100 }));
-    this.lines = this.data.limits.map(() => svg("line", { class: "limit", y1: 0, y2: 100 }));
+    this.refused = this.data.limits.map((_, k) => svg("rect", { class: this.own[k] ? "refused" : "refused foreign", y: 0, height: 100 }));
+    this.lines = this.data.limits.map((_, k) => svg("line", { class: this.own[k] ? "limit" : "limit foreign", y1: 0, y2: 100 }));
     const picture = svg("svg", { viewBox: `0 0 ${bins} 100`, preserveAspectRatio: "none", "aria-hidden": "true" },
       ...this.refused,
       svg("path", { class: "kept", d: bar(kept, -1) }),

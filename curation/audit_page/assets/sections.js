@@ -133,7 +133,7 @@ class Card {
   constructor(control, contents, state) {
     this.control = control;
     this.state = state;
-    this.charts = control.charts.map((i) => new Chart(contents.charts[i]));
+    this.charts = control.charts.map((i) => new Chart(contents.charts[i], control.path));
     const id = control.path.replace(".", "-");
     this.inputs = this.#inputs(id);
     const rules = control.rules.map((i) => contents.rules[i]);
@@ -193,7 +193,8 @@ class Card {
     this.element.classList.toggle("changed", value !== this.state.base[this.control.path]);
     this.charts.forEach((chart, k) => {
       const limits = chart.move(this.state.settings);
-      this.limits[k].textContent = limits.map((limit, i) => `${chart.data.limits[i].at_most ? "≤" : "≥"} ${formatted(limit)}`).join("  ");
+      const own = limits.map((limit, i) => chart.own[i] && `${chart.data.limits[i].at_most ? "≤" : "≥"} ${formatted(limit)}`);
+      this.limits[k].textContent = [...new Set(own)].filter(Boolean).join(", ");
     });
   }
 }

@@ -1,5 +1,6 @@
 """The page in a real browser, against what `faceloom what-if` says of the same ledger."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from curation.ledger import read_ledger
 from curation.rules import RULES
 from curation.what_if import WhatIf, what_if_of
 from faceloom.config import load
+from shards.dataset import ledger_path
 from tests.browser import Visit, visiting
 from tests.curation.large_ledgers import made_up_ledger, write_ledger
 
@@ -231,6 +233,22 @@ def test_datasets_are_counted_apart(visit: Visit, page: Path, dataset: Path):
     result = what_if_of(dataset, overrides=["motion.max_yaw_deg=20"])
     of_set = np.asarray(read_ledger(dataset, ["dataset"])["dataset"]) == "set-1"
     assert cell(visit, "kept") == int(np.sum(of_set & (result.now.outcome == 0)))
+
+
+def test_a_ledger_of_a_million_rows_opens_and_decides_again(visit: Visit, tmp_path: Path):
+    rows = 50_000
+    root = write_ledger(tmp_path / "set", made_up_ledger(rows), fragment_rows=rows)
+    for part in range(1, 20):
+        shutil.copy(ledger_path(root, part=0), ledger_path(root, part))
+    written = write_page(root, tmp_path / "audit.html")
+    assert written.rows == 1_000_000
+    visit.open(tmp_path / "audit.html")
+    assert_agrees(visit, what_if_of(root))
+    visit.page.locator(f"{YAW} input[type=range]").fill("20")
+    settle(visit)
+    exact = expected_funnel(what_if_of(root, overrides=["motion.max_yaw_deg=20"]))["kept"]
+    error = number(visit.page.locator(".verdict .kept .error").inner_text().removeprefix("±"))
+    assert abs(cell(visit, "kept") - exact[1]) < 2 * error < 0.05 * exact[0]
 
 
 HOSTILE = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'><!--\" &amp; \u2028"
