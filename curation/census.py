@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from curation.bars import BarFinder
+from curation.bystanders import Bystander, Kind, bystanders, without
 from curation.character import (
     Census,
     clear_frames,
@@ -18,22 +19,32 @@ from curation.character import (
 )
 from curation.config import CurationConfig
 from curation.faces import FaceFinder
-from landmarks.landmarker import Region
+from landmarks.geometry import CanonicalFace
+from landmarks.landmarker import Box, Region
 
 
 @dataclass(frozen=True)
 class Looks:
-    """The faces, the picture inside the source's bars, and which looks a second character contests, bool ``[N]``."""
+    """The faces, the picture inside the source's bars, and which looks a second character contests, bool ``[N]``.
+
+    Pictures and mirror images are ``aside``: no second characters, but not for a crop to show either.
+    """
 
     census: Census
     content: Region
     contest: np.ndarray
     size: tuple[int, int]
+    aside: list[Bystander]
 
     @property
     def contested_s(self) -> np.ndarray:
         """When a second character was seen."""
         return np.asarray(self.census.times_s[self.contest])
+
+    def aside_boxes(self, kind: Kind, start_s: float, stop_s: float) -> list[Box]:
+        """Where faces of pictures or mirror images are between two times, source px."""
+        times_s = self.census.times_s
+        return [box for one in self.aside if one.kind == kind for box in one.boxes(times_s, start_s, stop_s)]
 
 
 def look_times(times_s: np.ndarray, fps: float, config: CurationConfig) -> np.ndarray:
@@ -43,7 +54,13 @@ def look_times(times_s: np.ndarray, fps: float, config: CurationConfig) -> np.nd
     return np.asarray(times_s[sorted({*range(0, last, max(1, round(fps / config.census.fps))), last})])
 
 
-def look(frames: Iterable[np.ndarray], times_s: np.ndarray, finder: FaceFinder, config: CurationConfig) -> Looks:
+def look(
+    frames: Iterable[np.ndarray],
+    times_s: np.ndarray,
+    finder: FaceFinder,
+    canonical: CanonicalFace,
+    config: CurationConfig,
+) -> Looks:
     """Look at ``frames`` (uint8 RGB ``[H, W, 3]``), shown at ``times_s[N]``."""
     bars = BarFinder()
     faces = []
@@ -53,7 +70,9 @@ def look(frames: Iterable[np.ndarray], times_s: np.ndarray, finder: FaceFinder, 
         faces.append(finder.census(frame))
         size = (frame.shape[1], frame.shape[0])
     census, content = take_census(times_s, faces), bars.content()
-    return Looks(census, content, contested(census, content[2] * content[3], config.character), size)
+    aside = bystanders(census, size, canonical, config.bystanders)
+    contest = contested(without(census, aside), content[2] * content[3], config.character)
+    return Looks(census, content, contest, size, aside)
 
 
 def clear_of_others(looks: Looks, times_s: np.ndarray, config: CurationConfig) -> np.ndarray:
@@ -79,6 +98,8 @@ def census_statistics(looks: Looks, clear: np.ndarray, fps: float, config: Curat
         "contested_run": float(max((stop - start for start, stop in runs_of(looks.contest)), default=0)),
         "clear_run_s": max((stop - start - 1 for start, stop in runs_of(clear)), default=0) / fps,
         "background_faces": float(max(len(others) for others in census.others)),
+        "posters": float(sum(one.kind == "poster" for one in looks.aside)),
+        "mirrors": float(sum(one.kind == "mirror" for one in looks.aside)),
         "face_height_px": face_height,
         "face_frame_share": face_height / looks.content[3],
     }

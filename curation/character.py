@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from pydantic import Field
@@ -34,11 +34,15 @@ class CharacterConfig(Section):
 
 @dataclass(frozen=True)
 class Census:
-    """The faces of the census frames: ``times_s[N]``, the main character's face or None, and everyone else's."""
+    """The faces of the census frames: ``times_s[N]``, the main character's face or None, and everyone else's.
+
+    ``tracks`` are the others again, each over the frames that show it.
+    """
 
     times_s: np.ndarray
     main: list[Face | None]
     others: list[list[Face]]
+    tracks: list[dict[int, Face]] = field(default_factory=list)
 
     def expected(self, time_s: float) -> Box | None:
         """Where the main face should be at ``time_s``: interpolated between the census frames that show it."""
@@ -80,12 +84,15 @@ def take_census(times_s: np.ndarray, faces: Sequence[Sequence[Face]]) -> Census:
         tracks.extend({frame: face} for face in present if id(face) not in taken)
     main: list[Face | None] = [None] * len(faces)
     # Tracks in order of weight each fill the frames that no heavier one has: the main character through cuts and absences.
+    rest: list[dict[int, Face]] = []
     for track in sorted(tracks, key=lambda t: -sum(f.box.area * f.score for f in t.values())):
-        if not any(main[frame] is not None for frame in track):
+        if any(main[frame] is not None for frame in track):
+            rest.append(track)
+        else:
             for frame, face in track.items():
                 main[frame] = face
     others = [[face for face in present if face is not main[i]] for i, present in enumerate(faces)]
-    return Census(np.asarray(times_s, np.float64), main, others)
+    return Census(np.asarray(times_s, np.float64), main, others, rest)
 
 
 def contested(census: Census, frame_area: float, config: CharacterConfig) -> np.ndarray:
@@ -106,7 +113,11 @@ def tolerated(contest: np.ndarray, config: CharacterConfig) -> bool:
 
 
 def clear_frames(times_s: np.ndarray, census: Census, contest: np.ndarray) -> np.ndarray:
-    """Which of the frames at ``times_s[T]`` lie between two uncontested census frames; bool ``[T]``."""
+    """Which of the frames at ``times_s[T]`` lie between two uncontested census frames; bool ``[T]``.
+
+    A census frame beside a contested one counts as contested: who enters is often missed at first, half turned or half in.
+    """
+    contest = contest | np.append(contest[1:], False) | np.append(False, contest[:-1])
     after = np.clip(np.searchsorted(census.times_s, times_s, side="left"), 0, len(contest) - 1)
     before = np.clip(np.searchsorted(census.times_s, times_s, side="right") - 1, 0, len(contest) - 1)
     return np.asarray(~(contest[before] | contest[after]))

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, ValidationError
 
+from curation.bystanders import BystanderConfig
 from curation.character import CharacterConfig
 from curation.continuity import ContinuityConfig
 from curation.crop import CropConfig
@@ -59,6 +60,7 @@ class CurationConfig(Section):
     continuity: ContinuityConfig = ContinuityConfig()
     census: CensusConfig = CensusConfig()
     character: CharacterConfig = CharacterConfig()
+    bystanders: BystanderConfig = BystanderConfig()
     identity_check: IdentityCheckConfig = IdentityCheckConfig()
     quality: QualityConfig = QualityConfig()
     window: WindowConfig = WindowConfig()

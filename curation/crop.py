@@ -4,6 +4,7 @@ A window that followed the face would put its own motion into landmarks and flow
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,6 +125,32 @@ def choose_window(
     )
 
 
+def choose_window_without(
+    boxes: np.ndarray,
+    face_height_px: float,
+    content: Region,
+    avoid: Sequence[Box],
+    clip_id: str,
+    config: CropConfig,
+) -> CropWindow:
+    """:func:`choose_window`, which shows nothing of ``avoid`` (face boxes, source px) where limits and faces allow it.
+
+    If the window of the whole ``content`` shows some of them, it is looked for on the largest side of them that has all of
+    ``boxes``; where that needs more enlargement or bars than ``config`` allows, the first window stays.
+    """
+    first = window = choose_window(boxes, face_height_px, content, clip_id, config)
+    shown = [box for box in avoid if window.part_inside(box) > 0]
+    if not shown:
+        return first
+    keep = Box(*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
+    for side in _sides_of(_around(shown), content, keep):
+        window = choose_window(boxes, face_height_px, side, clip_id, config)
+        allowed = window.upscale <= config.max_upscale and window.pad_share <= config.max_pad_share
+        if allowed and not any(window.part_inside(box) > 0 for box in avoid):
+            return window
+    return first
+
+
 def render_window(frame: np.ndarray, window: CropWindow) -> np.ndarray:
     """Cut ``window`` out of ``frame`` (uint8 RGB ``[H, W, 3]``) and resize it to ``[480, 720, 3]``.
 
@@ -159,6 +186,35 @@ def _release_window(content: Region) -> CropWindow:
         return CropWindow(x + (width - crop) // 2, y, crop, height, "release", columns)
     pad = int((height * WIDTH / HEIGHT - width) / 2)
     return CropWindow(x - pad, y, width + 2 * pad, height, "release", columns)
+
+
+def _around(faces: Sequence[Box]) -> Box:
+    """The box that holds the heads of ``faces``, hair and chin included."""
+    w, h = max(face.width for face in faces), max(face.height for face in faces)
+    return Box(
+        min(face.x0 for face in faces) - 0.25 * w,
+        min(face.y0 for face in faces) - 0.45 * h,
+        max(face.x1 for face in faces) + 0.25 * w,
+        max(face.y1 for face in faces) + 0.20 * h,
+    )
+
+
+def _sides_of(avoid: Box, content: Region, keep: Box) -> list[Region]:
+    """The parts of ``content`` left, right, above and below ``avoid`` that hold all of ``keep``; the largest first."""
+    x0, y0, w, h = content
+    x1, y1 = x0 + w, y0 + h
+    left, right = (int(np.clip(v, x0, x1)) for v in (np.floor(avoid.x0), np.ceil(avoid.x1)))
+    above, below = (int(np.clip(v, y0, y1)) for v in (np.floor(avoid.y0), np.ceil(avoid.y1)))
+    sides = []
+    if keep.x1 <= left:
+        sides.append((x0, y0, left - x0, h))
+    if keep.x0 >= right:
+        sides.append((right, y0, x1 - right, h))
+    if keep.y1 <= above:
+        sides.append((x0, y0, w, above - y0))
+    if keep.y0 >= below:
+        sides.append((x0, below, w, y1 - below))
+    return sorted(sides, key=lambda side: -side[2] * side[3])
 
 
 def _inside(start: float, length: int, low: int, extent: int) -> int:

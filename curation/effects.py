@@ -83,6 +83,13 @@ EFFECTS: tuple[Effect, ...] = (
     ),
     Effect(("census",), "measurement", "decides which faces are seen", stale=_measured_from("census")),
     Effect(
+        ("bystanders",),
+        "measurement",
+        "decides which other faces are pictures or mirror images",
+        stale=_measured_from("track", "contested_share", "contested_run", "clear_run_s", "posters", "mirrors"),
+        only=statistic("background_faces") > 0,
+    ),
+    Effect(
         ("character.second_face_area", "character.second_face_frame_share"),
         "measurement",
         "decides which other faces contest the picture",

@@ -17,7 +17,7 @@ import numpy as np
 from curation.census import Looks, census_statistics, clear_of_others, look, look_times
 from curation.character import face_height_px, stretches
 from curation.config import CurationConfig
-from curation.crop import CropWindow, choose_window, outside_share, render_window
+from curation.crop import CropWindow, choose_window_without, outside_share, render_window
 from curation.faces import FaceFinder
 from curation.identity_check import identity_shift_cm
 from curation.motion import motion_statistics
@@ -128,7 +128,8 @@ def examine(
     with clock.stage("census"):
         reader = FrameReader(probed)
         times_s = look_times(sampling.times_s, sampling.fps, config)
-        looks = look(reader.frames(np.searchsorted(probed.pts_s, times_s)), times_s, tools.finder, config)
+        seen = reader.frames(np.searchsorted(probed.pts_s, times_s))
+        looks = look(seen, times_s, tools.finder, tools.canonical, config)
         findings.decoder = reader.decoder
         clear = clear_of_others(looks, sampling.times_s, config)
         statistics |= census_statistics(looks, clear, sampling.fps, config)
@@ -264,15 +265,19 @@ def _candidate(
     whole, part = track.record, slice(start, stop)
     record = whole.frames(part)
     width, height = record.width, record.height
-    seen = record.points[record.found]
-    boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in (landmark_box(p, width, height) for p in seen)])
-    height_px = float(np.median(face_height_px(seen, width, height)))
-    crop = choose_window(boxes, height_px, looks.content, clip.clip_id, config.crop)
+    points = record.points[record.found]
+    boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in (landmark_box(p, width, height) for p in points)])
+    height_px = float(np.median(face_height_px(points, width, height)))
+    times_s = sampling.times_s[part]
+    aside = {kind: looks.aside_boxes(kind, float(times_s[0]), float(times_s[-1])) for kind in ("poster", "mirror")}
+    avoid = [box for seen in aside.values() for box in seen]
+    crop = choose_window_without(boxes, height_px, looks.content, avoid, clip.clip_id, config.crop)
     statistics = motion_statistics(
         record.points, track.metric[part], record.blendshapes, record.pose, width, height, sampling.fps
     )
     statistics |= identity | {
         "outside_share": outside_share(boxes, looks.content),
+        **{f"{kind}_in_crop": max(map(crop.part_inside, seen), default=0.0) for kind, seen in aside.items()},
         "frozen_share": float(np.mean(track.change[start + 1 : stop] <= config.quality.still_change)),
         "sharpness": float(np.nanmedian(track.sharpness[part])),
         "upscale": crop.upscale,

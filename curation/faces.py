@@ -7,24 +7,36 @@ tiles. Tiles invent faces; a candidate counts only when FaceLandmarker finds a f
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 from pydantic import Field
 
 from faceloom.config import Section
+from faceloom.models import model_path
 from landmarks.landmarker import TILE_OVERLAP, TILES, Box, Face, Landmarker, mediapipe_image, tile_regions
+
+if TYPE_CHECKING:
+    from curation.mtcnn import Mtcnn
+
+MTCNN_FILES = ("mtcnn-pnet", "mtcnn-rnet", "mtcnn-onet")
 
 
 class CensusConfig(Section):
     """Who is in the picture: looked at ``fps`` times a second on the frame and its tiles."""
 
     fps: float = Field(2.0, gt=0)
+    detector: Literal["blazeface", "mtcnn"] = "blazeface"
     tiles: int = Field(TILES, ge=1)
     """Tiles a side; the default finds faces from 0.10 of the frame's height up."""
     overlap: float = Field(TILE_OVERLAP, ge=0, lt=1)
     min_confidence: float = 0.5
     """BlazeFace score below which a candidate is not even verified."""
+    mtcnn_min_share: float = Field(0.035, gt=0, le=1)
+    """Of the frame's height: the smallest face that MTCNN looks for. Half as much is four times the work."""
+    mtcnn_min_confidence: float = Field(0.95, ge=0.7, le=1)
+    """As ``min_confidence``, for MTCNN."""
     verify_scale: float = Field(2.2, ge=1)
     verify_min_px: int = Field(256, ge=1)
     """A candidate is verified on a crop ``verify_scale`` times its box, enlarged to at least this many pixels."""
@@ -44,6 +56,11 @@ class FaceFinder:
             )
         )
         self._landmarker = Landmarker(task_file)
+        self._mtcnn: Mtcnn | None = None
+        if config.detector == "mtcnn":
+            from curation import mtcnn  # torch, which other workers do without
+
+            self._mtcnn = mtcnn.Mtcnn(*(model_path(name, "census.detector") for name in MTCNN_FILES))
 
     def close(self) -> None:
         """Free both graphs."""
@@ -52,7 +69,22 @@ class FaceFinder:
 
     def census(self, frame: np.ndarray) -> list[Face]:
         """Every verified face of ``frame`` (uint8 RGB ``[H, W, 3]``), largest first."""
+        faces: list[Face] = []
+        # Larger first: a whole face is verified before the tiles' guesses at parts of it, which it then covers.
+        for score, box in sorted(self._candidates(frame), key=lambda c: (-c[1].area, -c[0])):
+            if any(face.box.holds(box.centre) for face in faces):
+                continue
+            for face in self._verify(frame, box, score):
+                if not any(known.box.iou(face.box) > 0.3 or known.box.holds(face.box.centre) for known in faces):
+                    faces.append(face)
+        return sorted(faces, key=lambda face: -face.box.area)
+
+    def _candidates(self, frame: np.ndarray) -> list[tuple[float, Box]]:
+        """Score and box of what the detector takes for a face."""
         height, width = frame.shape[:2]
+        if self._mtcnn is not None:
+            least = self._config.mtcnn_min_share * height
+            return self._mtcnn.detect(frame, least, self._config.mtcnn_min_confidence)
         candidates: list[tuple[float, Box]] = []
         regions = [(0, 0, width, height)]
         if self._config.tiles > 1:
@@ -64,15 +96,7 @@ class FaceFinder:
                 x0, y0 = x + box.origin_x, y + box.origin_y
                 score = float(detection.categories[0].score)
                 candidates.append((score, Box(x0, y0, x0 + box.width, y0 + box.height)))
-        faces: list[Face] = []
-        # Larger first: a whole face is verified before the tiles' guesses at parts of it, which it then covers.
-        for score, box in sorted(candidates, key=lambda c: (-c[1].area, -c[0])):
-            if any(face.box.holds(box.centre) for face in faces):
-                continue
-            for face in self._verify(frame, box, score):
-                if not any(known.box.iou(face.box) > 0.3 or known.box.holds(face.box.centre) for known in faces):
-                    faces.append(face)
-        return sorted(faces, key=lambda face: -face.box.area)
+        return candidates
 
     def follow(self, frame: np.ndarray, expected: Box) -> Face | None:
         """The face of ``frame`` that continues ``expected``, or None."""

@@ -148,6 +148,7 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
         "continuity",
         "census",
         "character",
+        "bystanders",
         "identity_check",
         "quality",
         "window",

@@ -101,6 +101,8 @@ RULES: tuple[Rule, ...] = (
     Rule("second_face_in_shot", "track", statistic("single_run_s"), _LEAST_S),
     Rule("no_window", "track", statistic("windows"), constant(1)),
     Rule("face_outside", "window", statistic("outside_share"), setting("crop.max_outside_share"), at_most=True),
+    Rule("poster", "window", statistic("poster_in_crop"), constant(0), at_most=True),
+    Rule("mirror", "window", statistic("mirror_in_crop"), constant(0), at_most=True),
     Rule("frozen", "window", statistic("frozen_share"), setting("quality.max_frozen_share"), at_most=True),
     Rule("blurred", "window", statistic("sharpness"), setting("quality.min_sharpness")),
     Rule("identity", "window", statistic("identity_shift_cm"), setting("identity_check.max_shift_cm"), at_most=True),

@@ -37,6 +37,8 @@ _TABLE = (
         "clear_run_s", "s", "census", "longest time without a second character (all of it when they are tolerated)"
     ),
     Statistic("background_faces", "faces", "census", "most other faces seen in one census frame, of any size"),
+    Statistic("posters", "faces", "census", "second faces that are pictures: they do not move"),
+    Statistic("mirrors", "faces", "census", "second faces that are mirror images of the main one"),
     Statistic("face_height_px", "px", "census", "median forehead-to-chin height of the main face, source px"),
     Statistic(
         "face_frame_share", "share", "census", "the same over the height of the picture inside the source's bars"
@@ -50,6 +52,8 @@ _TABLE = (
     Statistic("single_run_s", "s", "track", "longest stretch within one shot without a second character"),
     Statistic("windows", "windows", "track", "candidate windows"),
     Statistic("outside_share", "share", "window", "frames with more than 15 % of the face's box outside the source"),
+    Statistic("poster_in_crop", "share", "window", "most of a picture's face that the crop shows"),
+    Statistic("mirror_in_crop", "share", "window", "most of a mirror image's face that the crop shows"),
     Statistic("frozen_share", "share", "window", "pictures that repeat the one before"),
     Statistic("sharpness", "levels²", "window", "median variance of the Laplacian of the face at 112 px"),
     Statistic("identity_shift_cm", "cm", "window", "difference of head shape between the window's halves"),

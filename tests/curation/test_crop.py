@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from curation.crop import CropConfig, CropWindow, choose_window, outside_share, render_window
+from curation.crop import (
+    CropConfig,
+    CropWindow,
+    choose_window,
+    choose_window_without,
+    outside_share,
+    render_window,
+)
 from landmarks.landmarker import Box
 from landmarks.record import to_crop
 from shards.schema import HEIGHT, WIDTH
@@ -153,6 +160,49 @@ def test_one_wild_frame_does_not_move_the_window() -> None:
     calm = choose_window(boxes, 200, (0, 0, 1920, 1080), "7", CropConfig(mode="portrait"))
     boxes[100] += 700
     assert choose_window(boxes, 200, (0, 0, 1920, 1080), "7", CropConfig(mode="portrait")) == calm
+
+
+# Faces that no crop may show.
+
+
+@given(scene=scenes(), mode=st.sampled_from(MODES), clip=st.integers(0, 99), x=st.floats(0, 1), y=st.floats(0, 1))
+def test_a_face_to_avoid_is_outside_or_the_window_is_what_it_would_have_been(
+    scene: tuple[np.ndarray, int, int], mode: str, clip: int, x: float, y: float
+) -> None:
+    boxes, width, height = scene
+    face = float(boxes[0, 3] - boxes[0, 1])
+    config = CropConfig(mode=mode)
+    other = Box(x * width, y * height, x * width + 0.1 * height, y * height + 0.12 * height)
+    args = (boxes, face, (0, 0, width, height))
+    window = choose_window_without(*args, [other], str(clip), config)
+    plain = choose_window(*args, str(clip), config)
+    assert choose_window_without(*args, [], str(clip), config) == plain
+    if plain.part_inside(other) == 0:
+        assert window == plain
+    elif window != plain:
+        assert window.part_inside(other) == 0
+        assert window.upscale <= config.max_upscale
+        assert window.pad_share <= config.max_pad_share
+        for box in boxes:
+            assert window.part_inside(Box(*box)) >= plain.part_inside(Box(*box)) - 0.25
+
+
+@pytest.mark.parametrize("x", [80, 1500])
+def test_a_picture_beside_a_person_with_room_is_left_out(x: int) -> None:
+    boxes = still(900, 500, 250)
+    other = Box(x, 300, x + 120, 450)
+    for clip in range(10):
+        window = choose_window_without(boxes, 250, (0, 0, 1920, 1080), [other], str(clip), CropConfig())
+        assert window.part_inside(other) == 0
+        assert window.part_inside(Box(*boxes[0])) == 1
+        assert window.pad_share == 0
+
+
+def test_a_picture_that_cannot_be_left_out_stays_in_the_window() -> None:
+    boxes = still(960, 500, 600)
+    other = Box(1220, 400, 1300, 500)
+    window = choose_window_without(boxes, 600, (0, 0, 1920, 1080), [other], "0", CropConfig(max_pad_share=0.2))
+    assert window.part_inside(other) == 1
 
 
 # Landmarks are carried through the crop by arithmetic: they must land where the pixels land.
