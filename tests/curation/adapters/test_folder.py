@@ -2,8 +2,11 @@ import os
 import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curation.adapters.table import FOLDER
+from curation.adapters.tree import VIDEO_SUFFIXES
 from faceloom.errors import UserError
 from tests.curation.adapters.trees import Listed, listed
 
@@ -130,3 +133,42 @@ def test_root_must_be_a_folder(tmp_path, put):
     put("a.wav")
     with pytest.raises(UserError, match="is not a folder; give --root"):
         list_folder(tmp_path / "a.wav")
+
+
+PARTS = [
+    b"a",
+    b"b.mp4",
+    b"c.MKV",
+    b"d.txt",
+    b".mp4",
+    b"e.",
+    b"caf\xe9.mp4",
+    "Zoë.mp4".encode(),
+    "Zoe\u0308.mp4".encode(),
+]
+
+
+@settings(max_examples=50)
+@given(paths=st.sets(st.lists(st.sampled_from(PARTS), min_size=1, max_size=3).map(tuple), max_size=10))
+def test_every_video_is_one_clip_or_left_out_and_every_other_file_is_counted(tmp_path_factory, paths):
+    root = tmp_path_factory.mktemp("folder")
+    for parts in sorted(paths, key=len, reverse=True):  # what has files below it is a folder
+        path = root.joinpath(*map(os.fsdecode, parts))
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    videos, others = set(), 0
+    for path in root.rglob("*"):
+        above = [part for part in path.relative_to(root).parents if part.suffix.lower() in VIDEO_SUFFIXES]
+        if above:
+            continue  # inside of a folder that calls itself a video
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            videos.add(path)
+        elif path.is_file():
+            others += 1
+    listing = list_folder(root)
+    of_clips = {clip.path for clip in listing.clips}
+    shown = {os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace"): str(path) for path in videos}
+    assert of_clips | {shown[name] for name in listing.left_out} == {str(path) for path in videos}
+    assert len(of_clips) + len(listing.left_out) == len(videos)
+    assert sum(listing.ignored.values()) == others
