@@ -205,9 +205,10 @@ def licences(ledger: pa.Table) -> list[dict[str, Any]]:
     counts = ledger.group_by(["licence", "outcome"]).aggregate([("licence", "count")]).to_pylist()
     found: dict[str, dict[str, Any]] = {}
     for row in counts:
-        one = found.setdefault(row["licence"], {"licence": row["licence"], "kept": 0, "rejected": 0, "failed": 0})
+        one = found.setdefault(row["licence"], {"licence": row["licence"], "clips": 0})
         one[row["outcome"]] = row["licence_count"]
-    return sorted(found.values(), key=lambda one: (-(one["kept"] + one["rejected"] + one["failed"]), one["licence"]))
+        one["clips"] += row["licence_count"]
+    return sorted(found.values(), key=lambda one: (-one["clips"], one["licence"]))
 
 
 def otherwise_decided(

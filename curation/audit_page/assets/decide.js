@@ -72,6 +72,7 @@ class Decider {
     this.recorded = new Map(contents.packed.statistics.map((name, i) => [name, columns[i]]));
     this.needed = contents.packed.needed;
     this.rows = contents.packed.rows;
+    this.otherVersion = contents.otherwise > 0;
     this.outcomes = outcomesAfter(this.rules.length);
     let start = 0;
     this.strata = contents.strata.map((stratum) => {
@@ -88,9 +89,8 @@ class Decider {
   }
 
   #now({ outcome, rule }) {
-    const { KEPT, FAILED, OTHER_RULE } = this.outcomes;
-    if (outcome === "kept") return KEPT;
-    if (outcome === "failed") return FAILED;
+    const { KEPT, UNKNOWN, FAILED, OTHER_RULE } = this.outcomes;
+    if (outcome !== "rejected") return { kept: KEPT, unknown: UNKNOWN, failed: FAILED }[outcome];
     return rule < 0 ? OTHER_RULE : rule;
   }
 
@@ -99,8 +99,11 @@ class Decider {
   decide(settings, base) {
     const { KEPT, count } = this.outcomes;
     const { then, rows } = this;
-    this.changed = Object.keys(base).some((path) => settings[path] !== base[path]);
+    const moved = new Set(Object.keys(base).filter((path) => settings[path] !== base[path]));
     const fresh = this.#fresh(settings, base);
+    this.changed = moved.size > 0;
+    this.anew = fresh.stale.size > 0;
+    this.touched = this.rules.map((rule) => this.otherVersion || rule.settings.some((path) => moved.has(path)) || rule.reads.some((name) => fresh.stale.has(name)));
     then.fill(this.rules.length);
     for (let r = this.rules.length - 1; r >= 0; r--) {
       const breaks = this.#breaks(this.rules[r], settings, fresh);
@@ -153,11 +156,13 @@ class Decider {
     const columns = new Map(this.recorded);
     let kept = this.wasKept;
     const moved = this.measurements.filter(({ path }) => settings[path] !== base[path]);
+    const gone = new Set();
     for (const { stale, only } of moved) {
       const holds = [base, settings].map((under) => (only === null ? 1 : valueOf(only, this.recorded, under, this.rows)));
       const affected = (i) => holds.some((held) => (typeof held === "number" ? held : held[i]) === 1);
       if (!stale.length) continue;
       const anew = stale.filter((name) => columns.has(name));
+      stale.forEach((name) => gone.add(name));
       for (const name of anew) columns.set(name, columns.get(name).slice());
       kept = kept.slice();
       const touched = anew.map((name) => columns.get(name));
@@ -167,7 +172,7 @@ class Decider {
         for (const column of touched) column[i] = NaN;
       }
     }
-    return { columns, kept, by: moved.map(({ path }) => [path, settings[path]]) };
+    return { columns, kept, stale: gone, by: moved.map(({ path }) => [path, settings[path]]) };
   }
 
   // Which rows break a rule; worked out again only when something that it reads has changed.
@@ -187,6 +192,22 @@ class Decider {
     return breaks;
   }
 
+  // Whether a row that meets `now` today can meet `then`: only a rule that is touched decides otherwise than it did.
+  #possible(now, then) {
+    const { KEPT, WOULD_PASS, UNKNOWN } = this.outcomes;
+    if (then === now) return true;
+    if (then === KEPT) return false;
+    const passes = now >= KEPT || this.touched[now];
+    if (then === WOULD_PASS || then === UNKNOWN) return passes && (now !== KEPT || this.anew);
+    return then < now ? Boolean(this.touched[then]) : passes;
+  }
+
+  // Whether the rows of a stratum can be decided otherwise than they were.
+  #loose({ now }) {
+    const first = this.touched.indexOf(true);
+    return (first >= 0 && first <= now) || (now === this.outcomes.KEPT && this.anew);
+  }
+
   // How many of the rows that meet `now` today meet `then`, as { count, error, exact }; error is the half width of a 95 % interval.
   count(now, then, chosen = (stratum) => !stratum.further) {
     return this.#estimate((stratum, h) => {
@@ -195,14 +216,15 @@ class Decider {
       let hits = 0;
       this.counts[h].forEach((n, outcome) => { if (then(outcome)) hits += n; });
       return hits;
-    });
+    }, (stratum) => now(stratum.now) && chosen(stratum) && this.counts[0].some((_, outcome) => then(outcome) && this.#possible(stratum.now, outcome)));
   }
 
   countOtherWindows(chosen) {
-    return this.#estimate((stratum, h) => (chosen(stratum) ? this.otherWindows[h] : 0));
+    return this.#estimate((stratum, h) => (chosen(stratum) ? this.otherWindows[h] : 0), chosen);
   }
 
-  #estimate(hitsIn) {
+  // `hitsIn(stratum)` are hits among its packed rows; `concerned(stratum)` says whether it can have any.
+  #estimate(hitsIn, concerned) {
     let total = 0, variance = 0, exact = true;
     this.strata.forEach((stratum, h) => {
       const hits = hitsIn(stratum, h);
@@ -211,9 +233,9 @@ class Decider {
         return;
       }
       total += (hits * stratum.size) / stratum.rows;
-      if (stratum.rows < stratum.size) {
+      if (stratum.rows < stratum.size && this.#loose(stratum) && concerned(stratum)) {
         const share = hits / stratum.rows;
-        exact &&= !this.changed;
+        exact = false;
         variance += (stratum.size ** 2 * (1 - stratum.rows / stratum.size) * share * (1 - share)) / Math.max(1, stratum.rows - 1);
       }
     });

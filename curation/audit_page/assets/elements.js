@@ -27,14 +27,19 @@ function formatted(value) {
 }
 
 // An estimate is rounded to the digits that its error leaves it.
-function counted({ count, error, exact }) {
-  if (exact) return whole.format(count);
-  const unit = 10 ** Math.max(0, Math.floor(Math.log10(Math.max(error, 1))));
-  return `≈ ${whole.format(Math.round(count / unit) * unit)}`;
+function rounded(number, { error, exact }) {
+  const unit = exact ? 1 : 10 ** Math.max(0, Math.floor(Math.log10(Math.max(error, 1))));
+  return Math.round(number / unit) * unit;
+}
+
+function counted(found) {
+  return `${found.exact ? "" : "≈ "}${whole.format(rounded(found.count, found))}`;
 }
 
 function errorOf({ error, exact }) {
-  return exact ? "" : `± ${whole.format(Math.ceil(error))}`;
+  if (exact || error < 0.5) return "";
+  const unit = 10 ** Math.max(0, Math.floor(Math.log10(error)) - 1);
+  return `± ${whole.format(Math.ceil(error / unit) * unit)}`;
 }
 
 // A word with an explanation, shown while the pointer or the focus is on it.

@@ -1,17 +1,18 @@
 // The parts of the page. Each is made once; what depends on the settings has an `update`.
 
 function heading(contents, decider) {
-  const { KEPT, FAILED } = decider.outcomes;
+  const { KEPT, UNKNOWN, FAILED } = decider.outcomes;
   const all = decider.countNow(() => true);
-  const kept = decider.countNow((now) => now === KEPT);
-  const failed = decider.countNow((now) => now === FAILED);
+  const [kept, unknown, failed] = [KEPT, UNKNOWN, FAILED].map((outcome) => decider.countNow((now) => now === outcome));
+  const rejected = all - kept - unknown - failed;
   const samples = decider.countNow((now) => now === KEPT, () => true);
   const facts = [
     [whole.format(all), "clips"],
     [whole.format(kept), `kept, ${percent.format(kept / all)}`],
-    [whole.format(all - kept - failed), `rejected, ${percent.format((all - kept - failed) / all)}`],
+    [whole.format(rejected), `rejected, ${percent.format(rejected / all)}`],
     [whole.format(failed), `failed, ${percent.format(failed / all)}`],
   ];
+  if (unknown) facts.push([whole.format(unknown), `to be curated again, ${percent.format(unknown / all)}`]);
   if (samples !== kept) facts.splice(2, 0, [whole.format(samples), "samples, several of some clips"]);
   const notes = [];
   if (!contents.complete) notes.push(`The run is not finished: ${whole.format(all)} of ${whole.format(contents.clips)} clips are decided so far.`);
@@ -115,7 +116,7 @@ class Funnel {
       nowCell.textContent = whole.format(now);
       thenCell.textContent = counted(then);
       thenCell.title = errorOf(then);
-      const change = then.count - now;
+      const change = rounded(then.count - now, then);
       changeCell.textContent = change ? `${change > 0 ? "+" : "−"}${whole.format(Math.abs(change))}` : "";
       element.classList.toggle("idle", !now && !then.count);
       const share = (n) => (100 * Math.max(0, n)) / all;
@@ -365,19 +366,21 @@ function failuresSection(contents) {
 }
 
 function licencesSection(contents) {
-  const rows = contents.licences.map(({ licence, kept, rejected, failed }) => [licence, ...[kept + rejected + failed, kept, rejected, failed].map((n) => whole.format(n))]);
+  const outcomes = ["kept", "rejected", "failed", "unknown"].filter((outcome) => contents.licences.some((one) => one[outcome]));
+  const rows = contents.licences.map((one) => [one.licence, ...[one.clips, ...outcomes.map((outcome) => one[outcome] ?? 0)].map((n) => whole.format(n))]);
   return h("section", {}, h("h2", {}, "Licences"),
-    table([{ text: "licence" }, ...["clips", "kept", "rejected", "failed"].map((text) => ({ text, number: true }))], rows, { label: "Licences" }));
+    table([{ text: "licence" }, ...["clips", ...outcomes].map((text) => ({ text, number: true }))], rows, { label: "Licences" }));
 }
 
 class Datasets {
   constructor(contents, decider) {
     this.decider = decider;
     this.rows = contents.datasets.map((name, i) => ({ chosen: (stratum) => stratum.dataset === i && !stratum.further, name, then: h("span"), share: h("span") }));
-    const { KEPT, FAILED } = decider.outcomes;
+    const { KEPT, FAILED, OTHER_RULE } = decider.outcomes;
     const rows = this.rows.map(({ name, chosen, then, share }) => {
-      const all = decider.countNow(() => true, chosen), kept = decider.countNow((now) => now === KEPT, chosen), failed = decider.countNow((now) => now === FAILED, chosen);
-      return [name, whole.format(all), whole.format(all - kept - failed), whole.format(failed), whole.format(kept), percent.format(kept / all), then, share];
+      const all = decider.countNow(() => true, chosen);
+      const [kept, rejected, failed] = [(now) => now === KEPT, (now) => now < KEPT || now === OTHER_RULE, (now) => now === FAILED].map((meets) => decider.countNow(meets, chosen));
+      return [name, whole.format(all), whole.format(rejected), whole.format(failed), whole.format(kept), percent.format(kept / all), then, share];
     });
     this.element = h("section", {}, h("h2", {}, "Datasets"),
       table([{ text: "dataset" }, ...["clips", "rejected", "failed", "kept now", "share", "kept then", "share"].map((text) => ({ text, number: true }))], rows, { label: "Datasets" }));

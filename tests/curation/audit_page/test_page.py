@@ -12,6 +12,7 @@ import yaml
 from curation.audit_page.page import write_page
 from curation.config import CurationConfig
 from curation.ledger import read_ledger
+from curation.redecide import OUTCOMES, REJECTED
 from curation.rules import RULES
 from curation.what_if import WhatIf, what_if_of
 from faceloom.config import load
@@ -233,6 +234,38 @@ def test_datasets_are_counted_apart(visit: Visit, page: Path, dataset: Path):
     result = what_if_of(dataset, overrides=["motion.max_yaw_deg=20"])
     of_set = np.asarray(read_ledger(dataset, ["dataset"])["dataset"]) == "set-1"
     assert cell(visit, "kept") == int(np.sum(of_set & (result.now.outcome == 0)))
+
+
+def test_what_a_sample_cannot_change_stays_exact(visit: Visit, dataset: Path, tmp_path: Path):
+    write_page(dataset, tmp_path / "audit.html", most_rows=600)
+    visit.open(tmp_path / "audit.html", "motion.max_yaw_deg=20")
+    cells = visit.page.locator(".funnel tbody tr").evaluate_all("rows => rows.map(row => row.children[3].textContent)")
+    names = [rule.name for rule in RULES]
+    yaw = names.index("yaw")
+    assert not any("≈" in then for then in cells[:yaw])
+    assert "≈" in cells[yaw]
+    assert cell(visit, "unknown") == 0
+
+
+def test_a_ledger_that_was_decided_again_has_clips_of_which_nothing_is_known(
+    visit: Visit, dataset: Path, tmp_path: Path
+):
+    now = what_if_of(dataset, overrides=["motion.max_yaw_deg=90"]).now
+    rejected = now.outcome == REJECTED
+    table = read_ledger(dataset)
+    for name, values in {
+        "outcome": pa.array(np.array(OUTCOMES)[now.outcome]),
+        "rule": pa.array(np.array([rule.name for rule in RULES])[now.rule], mask=~rejected),
+    }.items():
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
+    config = CurationConfig.model_validate({"motion": {"max_yaw_deg": 90}})
+    root = write_ledger(tmp_path / "set", table, config=config)
+    write_page(root, tmp_path / "audit.html")
+    visit.open(tmp_path / "audit.html")
+    assert_agrees(visit, what_if_of(root))
+    assert expected_funnel(what_if_of(root))["to be curated again"][0] > 0
+    visit.open(tmp_path / "audit.html", "motion.max_pitch_deg=5")
+    assert_agrees(visit, what_if_of(root, overrides=["motion.max_pitch_deg=5"]))
 
 
 def test_a_ledger_of_a_million_rows_opens_and_decides_again(visit: Visit, tmp_path: Path):
