@@ -33,7 +33,6 @@ from curation.adapters.table import FOLDER
 from curation.config import CurationConfig
 from curation.ingest import ingest
 from curation.ledger import Decision, read_ledger
-from curation.outcome import Kept
 from curation.preflight import PoolSizes, pool_sizes, prepare
 from curation.run import Runner
 from curation.sources import Clip, open_manifest, write_manifest
@@ -195,7 +194,7 @@ def pool_run(settings: CurationConfig, manifest: Path, out: Path, processes: int
         started = time.perf_counter()
         results = pool.imap(_decide_and_finish, itertools.chain(*blocks))
         for part, block in enumerate(blocks):
-            decided = itertools.islice(results, len(block))
+            decided = itertools.chain.from_iterable(itertools.islice(results, len(block)))
             write_layer(
                 out, part, BASE_LAYER, ((d.clip.clip_id, fields) for d, fields in decided if fields is not None)
             )
@@ -219,12 +218,11 @@ def _load_stages(settings: CurationConfig, ready: Barrier) -> None:
     ready.wait()
 
 
-def _decide_and_finish(clip: Clip) -> tuple[Decision, Mapping[str, bytes] | None]:
+def _decide_and_finish(clip: Clip) -> list[tuple[Decision, Mapping[str, bytes] | None]]:
     face, flow = _stages
-    decision, draft = face.decide(clip)
-    if draft is None or not isinstance(decision.outcome, Kept):
-        return decision, None
-    return flow.finish(decision, draft)
+    return [
+        (decision, None) if draft is None else flow.finish(decision, draft) for decision, draft in face.decide(clip)
+    ]
 
 
 def compare_engines(settings: CurationConfig, clips: Sequence[Clip], repeats: int) -> None:
@@ -299,12 +297,15 @@ def _print_engines(
 
 
 def _print_stages(dataset: Path) -> None:
-    ledger = read_ledger(dataset, ["clip_id", "duration_s"]).to_pylist()
-    length_s = {row["clip_id"]: row["duration_s"] or 0.0 for row in ledger}
+    ledger = read_ledger(dataset, ["clip_id", "of_clip", "duration_s"]).to_pylist()
+    length_s = {row["clip_id"]: row["duration_s"] or 0.0 for row in ledger if row["of_clip"] is None}
+    # What a further window cost is of the clip that it is of.
+    clip_of = {row["clip_id"]: row["of_clip"] or row["clip_id"] for row in ledger}
     spent: dict[str, dict[str, float]] = {}
     for fragment in sorted((dataset / "telemetry").glob("*.parquet")):
         for row in pq.read_table(fragment).to_pylist():
-            spent.setdefault(row["stage"], {})[row["clip_id"]] = row["cpu_s"]
+            of_stage, clip_id = spent.setdefault(row["stage"], {}), clip_of[row["clip_id"]]
+            of_stage[clip_id] = of_stage.get(clip_id, 0.0) + row["cpu_s"]
     total_s = sum(sum(stage.values()) for stage in spent.values())
     table = Table(
         "stage",
@@ -321,7 +322,7 @@ def _print_stages(dataset: Path) -> None:
         reached_s = sum(length_s[clip_id] for clip_id in by_clip)
         table.add_row(*_cost(stage, len(by_clip), seconds, reached_s), f"{seconds / total_s:.0%}")
     table.add_section()
-    table.add_row(*_cost("all", len(ledger), total_s, sum(length_s.values())), "100%")
+    table.add_row(*_cost("all", len(length_s), total_s, sum(length_s.values())), "100%")
     console.print(table)
     console.print("a stage's figures are of the clips that reached it\n")
 
@@ -375,7 +376,7 @@ def _load_face(settings: CurationConfig) -> None:
 
 
 def _verdict(clip: Clip) -> Decision:
-    return _face.decide(clip)[0]
+    return _face.decide(clip)[0][0]
 
 
 def compare_verdicts(settings: CurationConfig, videos: Sequence[Video], python: Path) -> None:

@@ -202,9 +202,11 @@ def _outdated(video: Path, *sources: Path) -> bool:
 def unexpected(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """One sentence for each clip of the demo that a run decided otherwise than :data:`DEMO` says, or not at all.
 
-    ``rows`` are the ledger's, with at least ``source_key``, ``outcome``, ``rule`` and ``error``.
+    ``rows`` are the ledger's, with at least ``source_key``, ``of_clip``, ``outcome``, ``rule`` and ``error``.
     """
-    found = {row["source_key"]: (row["outcome"], row["rule"] or row["error"] or "") for row in rows}
+    found = {
+        row["source_key"]: (row["outcome"], row["rule"] or row["error"] or "") for row in rows if row["of_clip"] is None
+    }
     surprises = []
     for clip in DEMO:
         outcome, because = found.get(clip.name, ("not decided", ""))

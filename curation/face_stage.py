@@ -1,4 +1,4 @@
-"""The CPU stage: from a manifest row to a verdict, and for a clip that passes, its sample video and landmarks.
+"""The CPU stage: from a manifest row to a verdict, and for a clip that passes, sample videos and landmarks.
 
 Cheap before dear: container tables, then a sparse census, then landmarks, then the crop. The first rule that fails ends the
 clip's cost, unless all statistics are asked for.
@@ -28,7 +28,7 @@ from curation.sources import Clip
 from curation.stages import StageClock
 from curation.track import Track, follow
 from curation.video import FrameReader, Probe, SpanError, analysis_fps, in_span, probe, sample_indices
-from curation.window import candidate_windows, pad_to_window
+from curation.window import candidate_windows, pad_to_window, top_windows
 from faceloom.models import user_path
 from landmarks.geometry import CanonicalFace, read_geometry
 from landmarks.landmarker import landmark_box
@@ -60,7 +60,7 @@ class FaceTools:
 
 @dataclass(frozen=True)
 class Draft:
-    """A clip that passed every rule: its encoded fields so far, and the provenance that becomes ``meta.json``."""
+    """A window that passed every rule: its encoded fields so far, and the provenance that becomes ``meta.json``."""
 
     fields: dict[str, bytes]
     meta: dict[str, Any]
@@ -73,7 +73,7 @@ class Findings:
     statistics: dict[str, float]
     decoder: str | None = None
     rejected: Rejected | None = None
-    draft: Draft | None = None
+    passed: "Passed | None" = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,25 @@ class Candidate:
     statistics: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Passed:
+    """A clip that broke no rule, opened for reading, and the windows of it that become samples, the best first."""
+
+    reader: FrameReader
+    probed: Probe
+    sampling: Sampling
+    windows: list[Candidate]
+
+    def clip_of(self, clip: Clip, number: int) -> Clip:
+        """The clip that a window is: the manifest's own for the first, and for the others their span of its source."""
+        if number == 0:
+            return clip
+        window = self.windows[number]
+        times_s = self.sampling.times_s - self.probed.pts_s[0]
+        t0_s, last_s = round(float(times_s[window.start]), 6), float(times_s[window.stop - 1])
+        return replace(clip, t0_s=t0_s, t1_s=round(last_s + 1 / self.sampling.fps, 6))
+
+
 def examine(
     clip: Clip,
     tools: FaceTools,
@@ -108,7 +127,7 @@ def examine(
     clock: StageClock,
     all_statistics: bool = False,
 ) -> None:
-    """Decide ``clip``: sets ``findings.rejected`` to the first rule it breaks, else ``findings.draft``.
+    """Decide ``clip``: sets ``findings.rejected`` to the first rule it breaks, else ``findings.passed``.
 
     Raises :class:`curation.video.VideoError` and whatever a decoder or model raises; ``clock.current`` names the stage.
     """
@@ -151,19 +170,27 @@ def examine(
         findings.decoder = reader.decoder
     with clock.stage("motion"):
         candidates = _candidates(track, clear, looks, sampling, clip, tools, config, statistics)
-        best = _best(candidates, statistics, config)
-        if best is not None:
-            statistics |= best.statistics
-    if ends_here() or best is None or findings.rejected is not None:
-        return
+        windows = _windows(candidates, statistics, config)
+        if windows:
+            statistics |= windows[0].statistics
+    if not ends_here() and findings.rejected is None:
+        findings.passed = Passed(reader, probed, sampling, windows)
 
+
+def make_draft(
+    clip: Clip, window: Candidate, passed: Passed, tools: FaceTools, config: CurationConfig, clock: StageClock
+) -> Draft:
+    """The draft of one of the windows that ``passed``; ``clip`` is the clip that it is.
+
+    Raises whatever a decoder or model raises; ``clock.current`` names the stage.
+    """
+    sampling = passed.sampling
     with clock.stage("crop"):
-        shown = pad_to_window(np.arange(best.start, best.stop))
-        source = reader.frames(sampling.indices[shown])
-        frames, record = _shown(source, best.record, shown - best.start, best.crop, tools)
-        findings.decoder = reader.decoder
+        shown = pad_to_window(np.arange(window.start, window.stop))
+        source = passed.reader.frames(sampling.indices[shown])
+        frames, record = _shown(source, window.record, shown - window.start, window.crop, tools)
     with clock.stage("encode"):
-        findings.draft = _draft(clip, probed, sampling, best, shown, frames, record, config)
+        return _draft(clip, passed.probed, sampling, window, shown, frames, record, config)
 
 
 def _sampling(probed: Probe, clip: Clip, config: CurationConfig) -> Sampling:
@@ -286,14 +313,13 @@ def _candidate(
     return Candidate(start, stop, crop, interpolate_missing(record, config.character.max_gap), statistics)
 
 
-def _best(candidates: list[Candidate], statistics: Mapping[str, float], config: CurationConfig) -> Candidate | None:
-    """The window that moves most among those that pass every rule, or among all when none passes."""
-
-    def rank(candidate: Candidate) -> tuple[bool, float]:
-        passes = first_failure({**statistics, **candidate.statistics}, config) is None
-        return passes, candidate.statistics["motion_score"]
-
-    return max(candidates, key=rank, default=None)
+def _windows(candidates: list[Candidate], statistics: Mapping[str, float], config: CurationConfig) -> list[Candidate]:
+    """The windows that move most among those that pass every rule, the best first; the best one of all when none passes."""
+    passing = [c for c in candidates if first_failure({**statistics, **c.statistics}, config) is None]
+    ranked = passing or candidates
+    spans = [(candidate.start, candidate.stop) for candidate in ranked]
+    scores = [candidate.statistics["motion_score"] for candidate in ranked]
+    return [ranked[i] for i in top_windows(spans, scores, config.window.most if passing else 1)]
 
 
 def _shown(

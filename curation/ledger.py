@@ -1,5 +1,8 @@
 """The ledger: one Parquet row a clip with its outcome and every statistic; one fragment a manifest block.
 
+A clip of the manifest may become several samples. Its row stands for the first; each further one has a row of its own after
+it, which is no clip of the manifest: see ``of_clip``.
+
 A fragment is written last of its block, so its presence is what commits the block. It holds nothing that differs from run to
 run: what a run cost lies beside it, in ``telemetry/``.
 """
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.outcome import Failed, Kept, Outcome, Rejected
@@ -24,6 +28,8 @@ from shards.storage import make_folder, write_atomic
 SCHEMA = pa.schema(
     [
         *MANIFEST_SCHEMA,
+        pa.field("of_clip", pa.string()),
+        pa.field("window", pa.int32(), nullable=False),
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("rule", pa.string()),
         pa.field("value", pa.float64()),
@@ -47,7 +53,11 @@ TELEMETRY_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one clip, and what it cost (seconds by stage), for one ledger and one telemetry row."""
+    """What became of one clip, and what it cost (seconds by stage), for one ledger and one telemetry row.
+
+    ``window`` counts the windows of a clip of the manifest from 0. Those from 1 on are clips of their own, with a span of
+    their own, and name the clip of the manifest in ``of_clip``.
+    """
 
     clip: Clip
     outcome: Outcome
@@ -55,6 +65,8 @@ class Decision:
     decoder: str | None = None
     wall_s: dict[str, float] = field(default_factory=dict)
     cpu_s: dict[str, float] = field(default_factory=dict)
+    of_clip: str | None = None
+    window: int = 0
 
 
 def row(decision: Decision, shard_sample: int | None) -> dict[str, Any]:
@@ -64,6 +76,8 @@ def row(decision: Decision, shard_sample: int | None) -> dict[str, Any]:
     return {
         "clip_id": clip.clip_id,
         **vars(clip),
+        "of_clip": decision.of_clip,
+        "window": decision.window,
         "outcome": name,
         **vars(outcome),
         "decoder": decision.decoder,
@@ -121,6 +135,11 @@ def read_ledger(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
         if tables
         else SCHEMA.empty_table().select([name for name in names or SCHEMA.names if name in SCHEMA.names])
     )
+
+
+def manifest_rows(ledger: pa.Table) -> pa.Table:
+    """The rows of the manifest's clips, without those of their further windows."""
+    return ledger.filter(pc.is_null(ledger["of_clip"]))
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -1,7 +1,7 @@
 """The curation run: face workers, then flow workers, one shard and one ledger fragment a manifest block.
 
-A clip goes to a face worker and its draft, if it passed, to a flow worker; a block is written when all its clips are decided,
-the ledger fragment last. Calls, deaths and memory are the business of :mod:`faceloom.engine`.
+A clip goes to a face worker and the drafts of its windows, if it passed, one by one to flow workers; a block is written when
+all its clips are decided, the ledger fragment last. Calls, deaths and memory are the business of :mod:`faceloom.engine`.
 """
 
 import dataclasses
@@ -68,7 +68,11 @@ class Runner:
         def flow_worker() -> Any:
             return FlowWorker.options(num_cpus=run.flow.cpus, num_gpus=run.flow.gpus).remote(settings)
 
-        face: Stage[Clip, Decision] = Stage("face", self._sizes.face, face_worker, _decide)
+        def decide(worker: Any, clip: Clip, _decision: Decision | None, _draft: ray.ObjectRef | None) -> Any:
+            return worker.decide_apart.options(num_returns=1 + most).remote(clip)
+
+        most = config.window.most
+        face: Stage[Clip, Decision] = Stage("face", self._sizes.face, face_worker, decide, most)
         flow: Stage[Clip, Decision] = Stage("flow", self._sizes.flow, flow_worker, _finish)
         return Engine(
             self,
@@ -111,6 +115,7 @@ class Runner:
     def write(self, block: int, decisions: list[Decision], samples: list[ray.ObjectRef]) -> ray.ObjectRef:
         """Start :func:`_write_block`."""
         run = self._plan.record.config_fingerprint
+        decisions, samples = _distinct(decisions, samples)
         return _write_block.remote(str(self._plan.out.absolute()), block, decisions, samples, run)
 
     def _blocks_left(self) -> Iterator[tuple[int, list[Clip]]]:
@@ -131,12 +136,21 @@ class Runner:
         plan.record.model_copy(update={"complete": True, "shards": shards, "ledger": ledger}).save(plan.out)
 
 
-def _decide(worker: Any, clip: Clip, _decision: Decision | None, _draft: ray.ObjectRef | None) -> list[ray.ObjectRef]:
-    return list(worker.decide.options(num_returns=2).remote(clip))
-
-
 def _finish(worker: Any, _clip: Clip, decision: Decision | None, draft: ray.ObjectRef | None) -> list[ray.ObjectRef]:
     return list(worker.finish.options(num_returns=2).remote(decision, draft))
+
+
+def _distinct(decisions: list[Decision], samples: list[ray.ObjectRef]) -> tuple[list[Decision], list[ray.ObjectRef]]:
+    """Without the further windows that are a clip of the block already: spans of a manifest may overlap."""
+    kept = iter(samples)
+    sample_of = [next(kept) if isinstance(decision.outcome, Kept) else None for decision in decisions]
+    known = {decision.clip.clip_id for decision in decisions if decision.of_clip is None}
+    chosen = []
+    for i, decision in enumerate(decisions):
+        if decision.of_clip is None or decision.clip.clip_id not in known:
+            known.add(decision.clip.clip_id)
+            chosen.append(i)
+    return [decisions[i] for i in chosen], [ref for i in chosen if (ref := sample_of[i]) is not None]
 
 
 # The pools reserve the CPUs; a writer that asked for one of its own might never be scheduled.

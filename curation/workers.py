@@ -1,10 +1,11 @@
 """The two stages as classes that keep their models, and the Ray actors made of them.
 
-One clip a call, so that a crash has exactly one suspect; an exception is a decision, not a crash. An actor hands its samples
-on as encoded bytes of a few MB, never as frames.
+One clip a call, and from then on one window of it, so that a crash has exactly one suspect; an exception is a decision, not
+a crash. An actor hands its samples on as encoded bytes of a few MB, never as frames.
 """
 
 import traceback
+from dataclasses import replace
 from logging import getLogger
 from typing import Any
 
@@ -12,7 +13,7 @@ import cv2
 import ray
 
 from curation.config import CurationConfig
-from curation.face_stage import Draft, FaceTools, Findings, examine
+from curation.face_stage import Draft, FaceTools, Findings, Passed, examine, make_draft
 from curation.flow_stage import FlowTools, finish
 from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Outcome
@@ -38,21 +39,55 @@ class FaceStage:
         self._all_statistics = all_statistics
         self._tools = FaceTools.load(model_path("face_landmarker", "census"), config)
 
-    def decide(self, clip: Clip) -> tuple[Decision, Draft | None]:
-        """The decision and, for a clip that passed every rule so far, its draft."""
+    def decide(self, clip: Clip) -> list[tuple[Decision, Draft | None]]:
+        """The decision; for a clip that passed every rule so far, one for each window to keep, with its draft."""
         clock, findings = StageClock(), Findings({})
-        draft = None
-        outcome: Outcome
         try:
             examine(clip, self._tools, self._config, findings, clock, self._all_statistics)
-            outcome = findings.rejected or Kept()
-            draft = findings.draft
         except Exception as error:
             if machine_is_at_fault(error):
                 raise  # the engine tries the clip in another worker
             # What is measured after a rule has failed, for --all-statistics, decides nothing.
             outcome = findings.rejected or _failure(clip, clock, error)
-        return Decision(clip, outcome, findings.statistics, findings.decoder, clock.wall_s, clock.cpu_s), draft
+            return [(_decision(clip, outcome, findings, clock), None)]
+        if findings.passed is None:
+            assert findings.rejected is not None
+            return [(_decision(clip, findings.rejected, findings, clock), None)]
+        passed = findings.passed
+        return [
+            self._draft(clip, number, passed, findings, StageClock() if number else clock)
+            for number in range(len(passed.windows))
+        ]
+
+    def decide_apart(self, clip: Clip) -> list[Any]:
+        """As :meth:`decide`, for Ray to make objects of: the decisions, then each draft, None up to ``window.most``."""
+        decided = self.decide(clip)
+        drafts = [draft for _, draft in decided]
+        return [
+            [decision for decision, _ in decided],
+            *drafts,
+            *[None] * (self._config.window.most - len(drafts)),
+        ]
+
+    def _draft(
+        self, manifest_clip: Clip, number: int, passed: Passed, findings: Findings, clock: StageClock
+    ) -> tuple[Decision, Draft | None]:
+        """One window's decision and draft; that it fails is nothing to the others."""
+        clip, window = passed.clip_of(manifest_clip, number), passed.windows[number]
+        draft = None
+        outcome: Outcome = Kept()
+        try:
+            draft = make_draft(clip, window, passed, self._tools, self._config, clock)
+        except Exception as error:
+            if machine_is_at_fault(error):
+                raise
+            outcome = _failure(clip, clock, error)
+        findings.decoder = passed.reader.decoder
+        decision = _decision(clip, outcome, findings, clock)
+        if number:
+            statistics = findings.statistics | window.statistics
+            decision = replace(decision, statistics=statistics, of_clip=manifest_clip.clip_id, window=number)
+        return decision, draft
 
 
 class FlowStage:
@@ -80,12 +115,16 @@ class FlowStage:
                 raise  # the engine tries the clip in another worker
             outcome = _failure(decision.clip, clock, error)
         wall_s, cpu_s = decision.wall_s | clock.wall_s, decision.cpu_s | clock.cpu_s
-        return Decision(decision.clip, outcome, statistics, decision.decoder, wall_s, cpu_s), fields
+        return replace(decision, outcome=outcome, statistics=statistics, wall_s=wall_s, cpu_s=cpu_s), fields
 
 
-# As actors; both methods are called with ``num_returns=2``, so that the payload is an object of its own.
+# As actors; ``decide_apart`` and ``finish`` are called with ``num_returns``, so that every payload is an object of its own.
 FaceWorker: Any = ray.remote(FaceStage)
 FlowWorker: Any = ray.remote(FlowStage)
+
+
+def _decision(clip: Clip, outcome: Outcome, findings: Findings, clock: StageClock) -> Decision:
+    return Decision(clip, outcome, findings.statistics, findings.decoder, clock.wall_s, clock.cpu_s)
 
 
 def _failure(clip: Clip, clock: StageClock, error: Exception) -> Failed:

@@ -277,7 +277,7 @@ def curate(
             return
         with progress_display(console, "curating", ("kept", "rejected", "failed")) as report:
             Runner(prepared, sizes, report).run()
-    console.print(outcome_table(read_ledger(out, ["outcome", "rule", "error"])))
+    console.print(outcome_table(read_ledger(out, ["of_clip", "outcome", "rule", "error"])))
 
 
 @app.command("encode", epilog="Example: faceloom encode dataset --set codec.codec=pixels")
@@ -423,20 +423,29 @@ def status(
 ) -> None:
     """How far a run is, and how many clips met which outcome."""
     from curation.display import outcome_counts, outcome_table, print_clips
-    from curation.ledger import read_ledger
+    from curation.ledger import manifest_rows, read_ledger
     from shards.dataset import DatasetRecord
 
     record = DatasetRecord.load(dataset)
     ledger = read_ledger(dataset)
+    # A repacked dataset has no manifest, but counts its samples as one.
+    of_manifest = ledger if record.repacked else manifest_rows(ledger)
+    samples = sum(n for outcome, _, n in outcome_counts(ledger) if outcome == "kept")
     if as_json:
-        counts = [{"outcome": o, "because": b, "clips": n} for o, b, n in outcome_counts(ledger)]
         _print_json(
-            {"complete": record.complete, "clips": record.manifest.clips, "decided": len(ledger), "outcomes": counts}
+            {
+                "complete": record.complete,
+                "clips": record.manifest.clips,
+                "decided": len(of_manifest),
+                "outcomes": [{"outcome": o, "because": b, "clips": n} for o, b, n in outcome_counts(of_manifest)],
+                "samples": samples,
+            }
         )
         return
     console = _console()
     state = "complete" if record.complete else "unfinished; the same `faceloom curate` command goes on with it"
-    console.print(f"{dataset}: {len(ledger)} of {record.manifest.clips} clips decided; {state}")
+    decided = f"{len(of_manifest)} of {record.manifest.clips} clips decided"
+    console.print(f"{dataset}: {decided}, {samples} samples; {state}")
     console.print(outcome_table(ledger))
     if clips:
         print_clips(ledger, console)

@@ -75,6 +75,11 @@ class DatasetRecord(SealedRecord):
     ledger: tuple[str, ...] = ()
     """The sha256 of each block's ledger fragment, by block; empty until the run is complete."""
 
+    @property
+    def repacked(self) -> bool:
+        """Whether ``faceloom shards repack`` made it: its parts are runs of samples and no blocks of a manifest."""
+        return "repacked_from" in self.config
+
     def save(self, root: Path) -> None:
         """Write ``root/dataset.json`` atomically."""
         write_atomic(root / RECORD_NAME, self.to_bytes())

@@ -53,8 +53,12 @@ def verify(dataset_dir: Path) -> list[Problem]:
         fragment, found = base.check_part(part)
         problems += found
         rows = manifest.block_rows(part)
-        if fragment and len(fragment.clips) != rows:
-            message = f"holds {len(fragment.clips)} rows, the manifest block has {rows}"
+        counted = 0 if fragment is None else len(fragment.clips if record.repacked else fragment.manifest_clips)
+        if fragment and counted != rows:
+            message = f"holds {counted} clips of the manifest, its block has {rows}"
+            problems.append(Problem(base.fragment_file(part), None, message))
+        if fragment and not record.repacked and fragment.strayed:
+            message = f"the row of {fragment.strayed} does not stand behind that of the clip it is a further window of"
             problems.append(Problem(base.fragment_file(part), None, message))
         for layer in layers:
             outcomes, found = layer.check_part(part)
@@ -67,10 +71,30 @@ def verify(dataset_dir: Path) -> list[Problem]:
 
 @dataclass(frozen=True)
 class _Fragment:
-    """What a ledger fragment says: its clips, and those ``done``, which are in the tar, in that order."""
+    """What a ledger fragment says: its clips, and those ``done``, which are in the tar, in that order.
+
+    ``of_clips`` names for a further window the clip that it is of.
+    """
 
     clips: list[str]
     done: list[str]
+    of_clips: list[str | None]
+
+    @property
+    def manifest_clips(self) -> list[str]:
+        """Those that are no further window of another."""
+        return [clip for clip, of_clip in zip(self.clips, self.of_clips, strict=True) if of_clip is None]
+
+    @property
+    def strayed(self) -> str | None:
+        """The first further window that does not follow its clip or another window of it."""
+        last = None
+        for clip, of_clip in zip(self.clips, self.of_clips, strict=True):
+            if of_clip is None:
+                last = clip
+            elif of_clip != last:
+                return clip
+        return None
 
 
 @dataclass(frozen=True)
@@ -156,6 +180,8 @@ class _Layer:
                 stated = int(parquet.schema_arrow.metadata[b"rows"])
             columns = (table.column(name).to_pylist() for name in ("clip_id", "outcome", "shard_sample"))
             clips, outcomes, positions = columns
+            # Only the base has clips with further windows.
+            of_clips = table["of_clip"].to_pylist() if "of_clip" in table.column_names else [None] * len(clips)
             if not all(isinstance(clip, str) for clip in clips):
                 raise ValueError("column clip_id is not text")
         except Exception as error:  # pyarrow reports a damaged file by half a dozen unrelated exception types
@@ -168,7 +194,7 @@ class _Layer:
         rows = [row for row, outcome in enumerate(outcomes) if outcome == self.done]
         if [positions[row] for row in rows] != list(range(len(rows))):
             problems.append(Problem(file, None, f"the {self.done} clips are not numbered 0, 1, 2, … in shard_sample"))
-        return _Fragment(clips, [clips[row] for row in rows]), problems
+        return _Fragment(clips, [clips[row] for row in rows], of_clips), problems
 
 
 def _load_layers(root: Path, base: DatasetRecord) -> tuple[list[_Layer], list[Problem]]:
@@ -185,7 +211,7 @@ def _load_layers(root: Path, base: DatasetRecord) -> tuple[list[_Layer], list[Pr
 
 def _base_remedy(record: DatasetRecord) -> str:
     command = "curate"
-    if "repacked_from" in record.config:
+    if record.repacked:
         command = "shards repack"
     if "redecided_from" in record.config:
         command = "audit apply"

@@ -136,6 +136,7 @@ def as_expected() -> list[dict[str, object]]:
     return [
         {
             "source_key": clip.name,
+            "of_clip": None,
             "outcome": clip.outcome,
             "rule": clip.because if clip.outcome == "rejected" else None,
             "error": clip.because if clip.outcome == "failed" else None,
@@ -146,6 +147,11 @@ def as_expected() -> list[dict[str, object]]:
 
 def test_nothing_is_unexpected_when_all_came_as_planned():
     assert unexpected(as_expected()) == []
+
+
+def test_what_becomes_of_a_further_window_is_no_surprise():
+    window = {"source_key": DEMO[0].name, "of_clip": "ab" * 8, "outcome": "failed", "rule": None, "error": "OSError"}
+    assert unexpected([*as_expected(), window]) == []
 
 
 def test_surprises_are_told_by_clip():

@@ -1,13 +1,20 @@
-"""What the face stage hands on of a clip that is shorter than a sample."""
+"""What the face stage hands on of a clip that is shorter than a sample, and of one that is longer."""
 
+import itertools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from curation.config import CurationConfig
 from curation.crop import CropConfig, choose_window
-from curation.face_stage import FaceTools, _shown
+from curation.face_stage import FaceTools, Findings, _shown, examine
+from curation.sample_video import SampleVideoConfig, encode_sample
+from curation.sources import Clip
+from curation.stages import StageClock
 from curation.window import pad_to_window
+from faceloom import config
 from landmarks.record import LandmarkRecord
 from landmarks.smirk_motion import SmirkMotion
 
@@ -47,3 +54,24 @@ def test_the_frames_that_pad_a_sample_play_no_part_in_what_smirk_makes_of_it() -
     assert shown.smirk is not None
     assert shown.smirk.shape[0] == 16  # of 0..32, not of 0..32 and sixteen times 32
     np.testing.assert_array_equal(shown.smirk.parameters[:, 0], at)
+
+
+def test_a_long_clip_has_the_same_windows_whether_all_is_measured_or_not(
+    man: np.ndarray, task_file: Path, tmp_path: Path
+) -> None:
+    """He is shown forwards and backwards, without a cut, for 8 s."""
+    path = tmp_path / "man.mp4"
+    path.write_bytes(encode_sample(np.concatenate([man, man[::-1]]), 29.97, None, SampleVideoConfig()))
+    settings = config.load(CurationConfig, "demo", ["window.most=3", "crop.max_upscale=5"])
+    tools = FaceTools.load(task_file, settings)
+    found = []
+    for all_statistics in (False, True):
+        findings = Findings({})
+        examine(Clip("set", "man", str(path)), tools, settings, findings, StageClock(), all_statistics)
+        assert findings.passed is not None
+        found.append([(window.start, window.stop, window.statistics) for window in findings.passed.windows])
+    assert found[0] == found[1]
+    starts = sorted(start for start, *_ in found[0])
+    assert len(starts) >= 2
+    assert all(b - a >= 25 for a, b in itertools.pairwise(starts))
+    tools.finder.close()

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from curation.demo import demo_clips
+from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.sources import Clip, write_manifest
+from curation.video import FrameReader, probe
 from faceloom import models
+from faceloom.models import model_path
 from tests.e2e.command import curate, faceloom
 
 
@@ -21,6 +25,16 @@ def _models_are_here() -> None:
 def footage(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Clip]:
     """The demo's videos by name."""
     return {clip.source_key: clip for clip in demo_clips(tmp_path_factory.mktemp("footage"))}
+
+
+def long_man(folder: Path, times: int) -> Path:
+    """A video of the talking man, four seconds forwards and backwards in turn, without a cut."""
+    probed = probe(str(model_path("demo/carphone_pristine.mp4", "tests/e2e")))
+    man = np.stack(list(FrameReader(probed).frames(range(len(probed.pts_s)))))[:, :, :-1]
+    path = folder / f"{times}_times.mp4"
+    frames = np.concatenate([man if i % 2 == 0 else man[::-1] for i in range(times)])
+    path.write_bytes(encode_sample(frames, probed.fps, None, SampleVideoConfig()))
+    return path
 
 
 @pytest.fixture(scope="session")

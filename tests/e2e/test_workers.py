@@ -19,7 +19,9 @@ from curation.workers import FaceStage, FlowStage
 from faceloom import config
 from faceloom.cluster import connect
 from faceloom.progress import Progress
+from shards.verify import verify
 from tests.e2e.command import CHEAP_SETTINGS, tree
+from tests.e2e.conftest import long_man
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.e2e
 class _FaceStage(FaceStage):
     """Dies as a decoder with a bug would."""
 
-    def decide(self, clip: Clip) -> tuple[Decision, Draft | None]:
+    def decide(self, clip: Clip) -> list[tuple[Decision, Draft | None]]:
         if clip.source_key == "kills the face worker":
             os.kill(os.getpid(), signal.SIGSEGV)
         return super().decide(clip)
@@ -37,7 +39,7 @@ class _FlowStage(FlowStage):
     """Dies as a process out of memory would."""
 
     def finish(self, decision: Decision, draft: Draft) -> tuple[Decision, dict[str, bytes] | None]:
-        if decision.clip.source_key == "kills the flow worker":
+        if decision.clip.source_key == "kills the flow worker" or decision.window == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().finish(decision, draft)
 
@@ -66,25 +68,33 @@ def test_a_clip_that_kills_its_worker_twice_has_failed_and_no_other_is_lost(
         footage["too_short.mp4"],
         Clip("test", "innocent", man),
         footage["frozen.mp4"],
+        Clip("test", "its second window kills the flow worker", str(long_man(tmp_path, 2))),
     ]
     write_manifest(clips, tmp_path / "manifest.parquet")
     monkeypatch.setattr("curation.run.FaceWorker", ray.remote(_FaceStage))
     monkeypatch.setattr("curation.run.FlowWorker", ray.remote(_FlowStage))
     connect("local")
 
-    progress = _run(tmp_path / "manifest.parquet", tmp_path / "dataset")
+    progress = _run(tmp_path / "manifest.parquet", tmp_path / "dataset", "window.most=3")
 
-    rows = {row["source_key"]: row for row in read_ledger(tmp_path / "dataset").to_pylist()}
+    ledger = read_ledger(tmp_path / "dataset").to_pylist()
+    rows = {row["source_key"]: row for row in ledger if row["of_clip"] is None}
     assert {key: (row["outcome"], row["stage"], row["rule"] or row["error"]) for key, row in rows.items()} == {
         "kills the face worker": ("failed", "face", "WorkerDied"),
         "kills the flow worker": ("failed", "flow", "WorkerDied"),
         "too_short.mp4": ("rejected", None, "too_short"),
         "innocent": ("kept", None, None),
         "frozen.mp4": ("rejected", None, "motion"),
+        "its second window kills the flow worker": ("kept", None, None),
     }
+    whole, *further = ledger[-3:]
+    assert whole["source_key"] == "its second window kills the flow worker"
+    assert [(row["of_clip"], row["window"]) for row in further] == [(whole["clip_id"], 1), (whole["clip_id"], 2)]
+    assert [(row["outcome"], row["error"]) for row in further] == [("failed", "WorkerDied"), ("kept", None)]
     assert "was lost 2 times" in rows["kills the face worker"]["message"]
     assert rows["kills the flow worker"]["found_share"] == 1.0, "what the face stage measured is kept"
-    assert (progress.decided, progress.worker_deaths) == (5, 4)
+    assert (progress.decided, progress.worker_deaths) == (6, 6)
+    assert verify(tmp_path / "dataset") == []
 
 
 @pytest.fixture

@@ -40,7 +40,9 @@ def encoded_sample(key: str) -> tuple[str, dict[str, bytes]]:
     return key, {name: encode_field(name, value) for name, value in sample_values(key).items()}
 
 
-def write_fragment(root: Path, part: int, outcomes: Sequence[tuple[str, str]]) -> None:
+def write_fragment(
+    root: Path, part: int, outcomes: Sequence[tuple[str, str]], of_clips: Sequence[str | None] | None = None
+) -> None:
     """A ledger fragment with the columns that verification reads; ``outcomes`` holds (clip id, outcome)."""
     kept = [key for key, outcome in outcomes if outcome == "kept"]
     table = pa.table(
@@ -50,6 +52,7 @@ def write_fragment(root: Path, part: int, outcomes: Sequence[tuple[str, str]]) -
             "shard_sample": pa.array(
                 [kept.index(key) if outcome == "kept" else None for key, outcome in outcomes], pa.int32()
             ),
+            "of_clip": pa.array(of_clips or [None] * len(outcomes), pa.string()),
             "yaw_range_deg": pa.array([math.sin(row) for row in range(len(outcomes))], pa.float64()),
         }
     ).replace_schema_metadata({"rows": str(len(outcomes))})

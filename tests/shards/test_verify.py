@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shards import ustar
 from shards.dataset import DatasetRecord, index_path, ledger_path, tar_path
-from shards.index import read_index
+from shards.index import read_index, read_layer_file
 from shards.schema import BASE_LAYER
 from shards.verify import Problem, verify
 from shards.writer import write_layer
@@ -237,7 +237,7 @@ def test_a_fragment_with_a_row_too_few_is_found(copy: Path) -> None:
     list_fragments(copy)
     (problem,) = verify(copy)
     assert problem.file == LEDGER
-    assert "the manifest block has 3" in problem.message
+    assert "its block has 3" in problem.message
 
 
 def test_a_fragment_that_states_other_rows_than_it_holds_is_found(copy: Path) -> None:
@@ -353,3 +353,35 @@ def test_paths_of_the_layout(tmp_path: Path) -> None:
     assert tar_path(tmp_path, 1) == tmp_path / TAR
     assert index_path(tmp_path, 1) == tmp_path / INDEX
     assert ledger_path(tmp_path, 1) == tmp_path / LEDGER
+
+
+def further_windows(root: Path, rows: list[tuple[int, int | None]]) -> list[Problem]:
+    """What is wrong with part 1 if its fragment has these rows, all kept: a clip, and the clip it is a further window of."""
+    outcomes = [(clip_key(number), "kept") for number, _ in rows]
+    write_layer(root, 1, BASE_LAYER, [encoded_sample(key) for key, _ in outcomes])
+    write_fragment(root, 1, outcomes, [None if of is None else clip_key(of) for _, of in rows])
+    record = DatasetRecord.load(root)
+    files = [read_layer_file(root, part) if part == 1 else file for part, file in enumerate(record.shards)]
+    record.model_copy(update={"shards": tuple(files)}).save(root)
+    list_fragments(root)
+    return verify(root)
+
+
+def test_further_windows_of_a_clip_are_no_clips_of_the_manifest(copy: Path) -> None:
+    assert further_windows(copy, [(3, None), (33, 3), (34, 3), (4, None), (5, None), (55, 5)]) == []
+
+
+def test_a_clip_of_the_manifest_that_is_missing_is_not_made_up_for_by_a_further_window(copy: Path) -> None:
+    (problem,) = further_windows(copy, [(3, None), (33, 3), (5, None)])
+    assert (problem.file, problem.message) == (LEDGER, "holds 2 clips of the manifest, its block has 3")
+
+
+@pytest.mark.parametrize(
+    "rows", [[(3, None), (4, None), (33, 3), (5, None)], [(33, 3), (3, None), (4, None), (5, None)]]
+)
+def test_a_further_window_that_does_not_follow_its_clip_is_named(
+    copy: Path, rows: list[tuple[int, int | None]]
+) -> None:
+    (problem,) = further_windows(copy, rows)
+    assert problem.file == LEDGER
+    assert clip_key(33) in problem.message
