@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from curation.expressions import Expression, choice, maximum, minimum, setting, statistic
+from curation.statistics import NOISE_MARGIN, STATISTICS
 from faceloom.config import Section
 from landmarks.angles import angular_speed_deg_s, geodesic_range_deg, head_pose_deg
 from landmarks.mouth import expression_activity, jaw_open, lip_gap_cm, mouth_aspect_ratio
@@ -18,8 +19,9 @@ from landmarks.mouth import expression_activity, jaw_open, lip_gap_cm, mouth_asp
 class MotionConfig(Section):
     """How much must move, and how extreme it may get.
 
-    The lower limits lie at least three times above what a still face gives under noise and compression; the published
-    limits are on head rotation only (Hallo: 30 degrees). MediaPipe compresses large yaw, so 45 measured is near 60 true.
+    The lower limits lie at least ``NOISE_MARGIN`` times above what noise and compression make of a still face
+    (``Statistic.noise``); the published limits are on head rotation only (Hallo: 30 degrees). MediaPipe compresses large yaw,
+    so 45 measured is near 60 true.
     """
 
     mode: Literal["any", "all"] = "any"
@@ -27,7 +29,7 @@ class MotionConfig(Section):
     min_head_range_deg: float = Field(8.0, gt=0)
     min_mouth_aspect_range: float = Field(0.18, gt=0)
     min_lip_gap_range_cm: float = Field(0.8, gt=0)
-    min_jaw_open_range: float = Field(0.18, gt=0)
+    min_jaw_open_range: float = Field(0.3, gt=0)
     min_expression_activity: float = Field(0.045, gt=0)
     max_yaw_deg: float = 45.0
     max_pitch_deg: float = 30.0
@@ -51,6 +53,27 @@ MOTION_RATIO = choice("motion.mode", any=maximum(_HEAD, _FACE), all=minimum(_HEA
 """
 
 
+def inside_noise(config: MotionConfig) -> list[str]:
+    """What to tell a user whose lower limits noise alone may reach: one sentence a setting."""
+    notes = []
+    for name, threshold in config.model_dump().items():
+        moving = STATISTICS.get(name.removeprefix("min_")) if name.startswith("min_") else None
+        if moving is not None and moving.noise is not None and threshold < moving.noise:
+            notes.append(
+                f"motion.{name} is {threshold:g}, and noise alone moves {moving.name} of a still face by {moving.noise:g}: "
+                f"still faces will pass; {NOISE_MARGIN:g} times the noise is {NOISE_MARGIN * moving.noise:.3g}"
+            )
+    return notes
+
+
+_POSE = MotionConfig()
+POSE_LIMIT = maximum(
+    *(setting(f"motion.max_{axis}_deg") / getattr(_POSE, f"max_{axis}_deg") for axis in ("yaw", "pitch", "roll"))
+)
+"""What ``pose_p95`` may reach. Its unit is the default limits, so that it can be asked again under others: where they were
+all moved by one factor, this is that factor; else the largest, for each angle has a rule of its own too."""
+
+
 def motion_statistics(
     points: np.ndarray,
     metric: np.ndarray,
@@ -67,6 +90,8 @@ def motion_statistics(
     the T frames.
     """
     yaw, pitch, roll = head_pose_deg(pose).T
+    # Absolute pitch carries the height of the camera, so movement is read from the difference to the median.
+    pitched = pitch - np.nanmedian(pitch)
     aspect = mouth_aspect_ratio(points, width, height)
     statistics = {
         "yaw_range_deg": _range(yaw),
@@ -78,10 +103,12 @@ def motion_statistics(
         "jaw_open_range": _range(jaw_open(blendshapes)),
         "expression_activity": expression_activity(blendshapes),
         "yaw_p95_deg": _p95(np.abs(yaw)),
-        # Absolute pitch carries the height of the camera, so movement is read from the difference to the median.
         "pitch_median_deg": float(np.nanmedian(pitch)),
-        "pitch_p95_deg": _p95(np.abs(pitch - np.nanmedian(pitch))),
+        "pitch_p95_deg": _p95(np.abs(pitched)),
         "roll_p95_deg": _p95(np.abs(roll)),
+        "pose_p95": _p95(
+            np.max(np.abs([yaw / _POSE.max_yaw_deg, pitched / _POSE.max_pitch_deg, roll / _POSE.max_roll_deg]), axis=0)
+        ),
         "speed_p95_deg_s": _p95(angular_speed_deg_s(pose, fps)),
     }
     statistics["head_range_deg"] = max(statistics[f"{axis}_range_deg"] for axis in ("yaw", "pitch", "roll"))

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from curation.config import CurationConfig, RunConfig
 from curation.identity import face_encoder
 from curation.ledger import committed
+from curation.motion import inside_noise
 from curation.sources import Clip, Manifest, open_manifest
 from faceloom import __version__
 from faceloom.config import differences
@@ -23,6 +24,8 @@ from shards.dataset import RECORD_NAME, DatasetRecord, ManifestSummary, ledger_p
 from shards.schema import FACE_DIM, FACE_TOKENS
 from shards.storage import make_folder
 
+SAMPLE_MIB = 4
+"""What a finished sample weighs, tokens included; only the admission of clips rests on it."""
 _PROBED_FILES = 20
 
 
@@ -126,6 +129,23 @@ def pool_sizes(run: RunConfig, resources: Mapping[str, float]) -> PoolSizes:
         flow = _fits(cpus, run.face.cpus + run.flow.cpus)
     flow = max(1, flow)
     return PoolSizes(face=run.face.workers or max(1, _fits(cpus - flow * run.flow.cpus, run.face.cpus)), flow=flow)
+
+
+def advice(config: CurationConfig, resources: Mapping[str, float]) -> list[str]:
+    """What to tell a user before a run that nothing stands against: one sentence each."""
+    return [*filter(None, [idle_gpus(config, resources), large_block(config)]), *inside_noise(config.motion)]
+
+
+def large_block(config: CurationConfig) -> str | None:
+    """What to tell a user whose blocks may outgrow the memory for samples, which one block alone always may; else None."""
+    run, most = config.run, config.window.most
+    mib = run.block_clips * most * SAMPLE_MIB
+    if mib <= run.held_mib:
+        return None
+    return (
+        f"a block of {run.block_clips} clips with up to {most} samples each may come to {mib} MiB, and run.held_mib is "
+        f"{run.held_mib}; lower run.block_clips to {max(1, run.held_mib // (most * SAMPLE_MIB))}"
+    )
 
 
 def idle_gpus(config: CurationConfig, resources: Mapping[str, float]) -> str | None:

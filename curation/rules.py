@@ -23,7 +23,7 @@ from curation.expressions import (
     statistic,
     where,
 )
-from curation.motion import MOTION_RATIO
+from curation.motion import MOTION_RATIO, POSE_LIMIT
 from curation.outcome import Rejected
 from curation.statistics import Stage
 from shards.schema import HEIGHT
@@ -117,6 +117,7 @@ RULES: tuple[Rule, ...] = (
     Rule("pitch_median", "window", abs(statistic("pitch_median_deg")), setting("motion.max_pitch_deg"), at_most=True),
     Rule("pitch", "window", statistic("pitch_p95_deg"), setting("motion.max_pitch_deg"), at_most=True),
     Rule("roll", "window", statistic("roll_p95_deg"), setting("motion.max_roll_deg"), at_most=True),
+    Rule("pose", "window", statistic("pose_p95"), POSE_LIMIT, at_most=True),
     Rule("speed", "window", statistic("speed_p95_deg_s"), setting("motion.max_speed_deg_s"), at_most=True),
     Rule("motion", "window", MOTION_RATIO, constant(1)),
     Rule("upscale", "window", statistic("upscale"), setting("crop.max_upscale"), at_most=True),

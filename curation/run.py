@@ -14,7 +14,7 @@ import ray
 
 from curation.ledger import TELEMETRY_FOLDER, Decision, write_fragment, write_telemetry
 from curation.outcome import Failed, Kept, Rejected
-from curation.preflight import Plan, PoolSizes
+from curation.preflight import SAMPLE_MIB, Plan, PoolSizes
 from curation.sources import Clip
 from curation.video import VideoError
 from curation.workers import FaceWorker, FlowWorker
@@ -27,8 +27,6 @@ from shards.schema import BASE_LAYER
 from shards.storage import remove_temporaries
 from shards.writer import write_layer
 
-# What a finished sample weighs, tokens included; only the admission of clips rests on it.
-_SAMPLE_MIB = 4
 _BAD_FILES = frozenset(kind.__name__ for kind in VideoError.__subclasses__())
 
 
@@ -78,7 +76,7 @@ class Runner:
             self,
             (face, flow),
             self._blocks_left(),
-            item_mib=_SAMPLE_MIB,
+            item_mib=SAMPLE_MIB,
             held_mib=run.held_mib,
             where=str(self._plan.out),
             progress=self.progress,

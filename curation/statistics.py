@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+NOISE_MARGIN = 3.0
+"""How many times its noise a lower limit should ask of a statistic, so that no still face reaches it."""
+
 Stage = Literal["probe", "census", "track", "window", "flow"]
 
 
@@ -14,6 +17,9 @@ class Statistic:
     unit: str
     stage: Stage
     meaning: str
+    noise: float | None = None
+    """How far noise alone moves it on a still face: Gaussian of σ = 4, JPEG quality 50 to 90, shifts of 2 px, each frame by
+    itself. By bench/noise_floor.py, the 95th percentile over 128 faces of eight talking heads; None where not measured."""
 
 
 _TABLE = (
@@ -60,21 +66,28 @@ _TABLE = (
     Statistic(
         "shot_identity_shift_cm", "cm", "window", "the same between the halves of the shot that the window is in"
     ),
-    Statistic("yaw_range_deg", "deg", "window", "p95 - p5 of yaw"),
-    Statistic("pitch_range_deg", "deg", "window", "p95 - p5 of pitch"),
-    Statistic("roll_range_deg", "deg", "window", "p95 - p5 of roll"),
-    Statistic("head_range_deg", "deg", "window", "the largest of the three"),
-    Statistic("head_geodesic_range_deg", "deg", "window", "twice the p95 angle to the mean rotation"),
-    Statistic("mouth_aspect_range", "ratio", "window", "p95 - p5 of the inner lips' aspect ratio"),
-    Statistic("lip_gap_range_cm", "cm", "window", "p95 - p5 of the inner lip gap in canonical space"),
-    Statistic("jaw_open_range", "0..1", "window", "p95 - p5 of the jawOpen blendshape"),
-    Statistic("expression_activity", "0..1", "window", "mean temporal deviation of 51 blendshapes"),
-    Statistic("yaw_p95_deg", "deg", "window", "p95 of |yaw|"),
-    Statistic("pitch_median_deg", "deg", "window", "median pitch"),
-    Statistic("pitch_p95_deg", "deg", "window", "p95 of |pitch - median|"),
-    Statistic("roll_p95_deg", "deg", "window", "p95 of |roll|"),
-    Statistic("speed_p95_deg_s", "deg/s", "window", "p95 of the head's angular speed"),
-    Statistic("motion_score", "0..3", "window", "head, mouth and expression motion, capped and added"),
+    Statistic("yaw_range_deg", "deg", "window", "p95 - p5 of yaw", noise=1.39),
+    Statistic("pitch_range_deg", "deg", "window", "p95 - p5 of pitch", noise=1.54),
+    Statistic("roll_range_deg", "deg", "window", "p95 - p5 of roll", noise=0.85),
+    Statistic("head_range_deg", "deg", "window", "the largest of the three", noise=1.72),
+    Statistic("head_geodesic_range_deg", "deg", "window", "twice the p95 angle to the mean rotation", noise=2.37),
+    Statistic("mouth_aspect_range", "ratio", "window", "p95 - p5 of the inner lips' aspect ratio", noise=0.047),
+    Statistic("lip_gap_range_cm", "cm", "window", "p95 - p5 of the inner lip gap in canonical space", noise=0.21),
+    Statistic("jaw_open_range", "0..1", "window", "p95 - p5 of the jawOpen blendshape", noise=0.099),
+    Statistic("expression_activity", "0..1", "window", "mean temporal deviation of 51 blendshapes", noise=0.014),
+    Statistic("yaw_p95_deg", "deg", "window", "p95 of |yaw|", noise=1.49),
+    Statistic("pitch_median_deg", "deg", "window", "median pitch", noise=0.83),
+    Statistic("pitch_p95_deg", "deg", "window", "p95 of |pitch - median|", noise=0.95),
+    Statistic("roll_p95_deg", "deg", "window", "p95 of |roll|", noise=0.48),
+    Statistic(
+        "pose_p95",
+        "ratio",
+        "window",
+        "p95 of a frame's largest pose angle over its default limit, pitch - median",
+        noise=0.0001,
+    ),
+    Statistic("speed_p95_deg_s", "deg/s", "window", "p95 of the head's angular speed", noise=21.0),
+    Statistic("motion_score", "0..3", "window", "head, mouth and expression motion, capped and added", noise=0.25),
     Statistic("upscale", "ratio", "window", "output px per source px"),
     Statistic("pad_share", "share", "window", "of the output's width that is black bars"),
     Statistic("flow_mean_px", "px", "flow", "mean optical flow between the sample's frames"),

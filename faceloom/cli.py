@@ -256,7 +256,7 @@ def curate(
     from curation.config import CurationConfig
     from curation.display import outcome_table, plan_table
     from curation.ledger import read_ledger
-    from curation.preflight import idle_gpus, pool_sizes, prepare
+    from curation.preflight import advice, pool_sizes, prepare
     from curation.run import Runner
     from faceloom.cluster import connect
     from faceloom.progress import progress_display
@@ -269,9 +269,8 @@ def curate(
     else:
         resources = connect(address)
         sizes = pool_sizes(settings.run, resources)
-        advice = idle_gpus(settings, resources)
-        if advice:
-            console.print(f"note: {advice}")
+        for note in advice(settings, resources):
+            console.print(f"note: {note}", soft_wrap=True)
         if plan:
             console.print(plan_table(prepared, resources, sizes))
             return
@@ -473,6 +472,31 @@ def audit_page(
         typer.echo(
             f"what it decides again is a sample of {page.packed:,} rows; exact counts: faceloom what-if {dataset}"
         )
+
+
+@app.command(
+    "calibrate", epilog="Example: faceloom calibrate dataset --statistic head_range_deg --statistic yaw_p95_deg"
+)
+def calibrate(
+    dataset: DatasetFolder,
+    statistic: Annotated[
+        list[str] | None, typer.Option("--statistic", metavar="NAME", help="A column of the ledger; by default all.")
+    ] = None,
+    quantile: Annotated[
+        float, typer.Option(help="Share that a proposed lower limit leaves out; an upper limit, a tenth of it.")
+    ] = 0.1,
+    as_json: AsJson = False,
+) -> None:
+    """Percentiles of every statistic of a dataset's clips, rejected ones too, and thresholds proposed from them."""
+    from curation.calibrate import calibrate as calibrate_dataset
+    from curation.calibrate_display import calibration_json, calibration_lines
+
+    calibration = calibrate_dataset(dataset, statistic or (), quantile)
+    if as_json:
+        _print_json(calibration_json(calibration))
+        return
+    for line in calibration_lines(calibration):
+        typer.echo(line)
 
 
 @app.command(

@@ -8,8 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from curation.config import CurationConfig
 from curation.expressions import evaluate
-from curation.motion import MOTION_RATIO, MotionConfig, motion_score, motion_statistics
-from curation.statistics import STATISTICS
+from curation.motion import MOTION_RATIO, MotionConfig, inside_noise, motion_score, motion_statistics
+from curation.statistics import NOISE_MARGIN, STATISTICS
 
 T = 49
 WAVE = np.sin(np.linspace(0, 2 * np.pi, T))
@@ -73,6 +73,25 @@ def test_pitch_is_read_from_its_median() -> None:
     assert statistics["pitch_p95_deg"] == pytest.approx(10 * WAVE_P95, abs=1e-3)
 
 
+@pytest.mark.parametrize(("turned", "over"), [(2, False), (4, True)])
+def test_a_head_beyond_any_limit_in_more_than_5_percent_of_the_frames_is_beyond_the_pose(
+    turned: int, over: bool
+) -> None:
+    """Of 49 frames as many are turned too far in yaw as in roll; neither alone is beyond its own limit."""
+    yaw, roll = np.zeros(T), np.zeros(T)
+    yaw[: turned // 2], roll[-(turned // 2) :] = -46.0, 31.0
+    statistics = statistics_of(yaw=yaw, roll=roll)
+    assert statistics["yaw_p95_deg"] < 45
+    assert statistics["roll_p95_deg"] < 30
+    assert (statistics["pose_p95"] > 1) is over
+
+
+def test_the_pose_is_the_frame_s_largest_angle_over_its_limit_with_pitch_from_its_median() -> None:
+    assert statistics_of(yaw=30, pitch=-20, roll=0)["pose_p95"] == pytest.approx(30 / 45, abs=1e-4)
+    assert statistics_of(yaw=0, pitch=-20, roll=-12)["pose_p95"] == pytest.approx(12 / 30, abs=1e-4)
+    assert statistics_of(pitch=25 + 10 * WAVE)["pose_p95"] == pytest.approx(10 * WAVE_P95 / 30, abs=1e-4)
+
+
 def test_the_mouth_is_measured_three_ways() -> None:
     shapes = np.zeros((T, 52))
     shapes[:, 25] = 0.5 + 0.4 * WAVE  # jawOpen
@@ -130,7 +149,7 @@ LIMITS = {
     "head_range_deg": 8.0,
     "mouth_aspect_range": 0.18,
     "lip_gap_range_cm": 0.8,
-    "jaw_open_range": 0.18,
+    "jaw_open_range": 0.3,
     "expression_activity": 0.045,
 }
 
@@ -176,3 +195,18 @@ def test_the_score_adds_head_mouth_and_expression_each_up_to_one() -> None:
 def test_a_limit_of_zero_is_refused(key: str) -> None:
     with pytest.raises(ValidationError, match="greater than 0"):
         MotionConfig.model_validate({key: 0})
+
+
+def test_the_default_lower_limits_lie_three_times_above_the_noise() -> None:
+    for name in LIMITS:
+        noise = STATISTICS[name].noise
+        assert noise is not None
+        assert getattr(MotionConfig(), f"min_{name}") >= NOISE_MARGIN * noise, name
+
+
+def test_a_lower_limit_inside_the_noise_is_warned_of() -> None:
+    assert inside_noise(MotionConfig()) == []
+    (note,) = inside_noise(MotionConfig(min_jaw_open_range=0.01, max_yaw_deg=0.1))
+    assert note.startswith(
+        "motion.min_jaw_open_range is 0.01, and noise alone moves jaw_open_range of a still face by 0."
+    )

@@ -1,11 +1,11 @@
-"""How many workers of each pool a cluster is given."""
+"""How many workers of each pool a cluster is given, and what a user is told before a run."""
 
 from typing import Any
 
 import pytest
 
-from curation.config import RunConfig
-from curation.preflight import PoolSizes, pool_sizes
+from curation.config import CurationConfig, RunConfig
+from curation.preflight import PoolSizes, advice, large_block, pool_sizes
 from faceloom.errors import UserError
 
 
@@ -41,3 +41,24 @@ def test_no_room_for_one_worker_of_each_is_refused_with_what_is_missing(
 ) -> None:
     with pytest.raises(UserError, match=f"the cluster has {resources['CPU']:g} CPU and 0 GPU"):
         sizes(resources, **run)
+
+
+@pytest.mark.parametrize(("most", "block_clips", "told"), [(4, 256, None), (5, 256, "204"), (1, 1025, "1024")])
+def test_a_block_that_may_outgrow_the_memory_for_samples_is_warned_of(
+    most: int, block_clips: int, told: str | None
+) -> None:
+    """4 MiB a sample, 4096 MiB by default."""
+    settings = CurationConfig.model_validate({"window": {"most": most}, "run": {"block_clips": block_clips}})
+    note = large_block(settings)
+    assert note is None if told is None else note is not None and note.endswith(f"lower run.block_clips to {told}")
+
+
+def test_a_run_is_advised_of_all_that_it_could_do_better() -> None:
+    settings = CurationConfig.model_validate({"window": {"most": 9}, "motion": {"min_head_range_deg": 0.5}})
+    told = advice(settings, {"CPU": 2, "GPU": 1})
+    assert [next(word for word in ("GPU", "block_clips", "head_range") if word in note) for note in told] == [
+        "GPU",
+        "block_clips",
+        "head_range",
+    ]
+    assert advice(CurationConfig(), {"CPU": 2}) == []

@@ -60,6 +60,7 @@ GOOD = {
     "pitch_median_deg": -8.0,
     "pitch_p95_deg": 5.0,
     "roll_p95_deg": 5.0,
+    "pose_p95": 0.33,
     "speed_p95_deg_s": 40.0,
     "motion_score": 1.9,
     "upscale": 1.0,
@@ -105,6 +106,7 @@ TABLE = [
     ("pitch_median", {"pitch_median_deg": -30.0}, {"pitch_median_deg": -31.0}, 31, 30),
     ("pitch", {"pitch_p95_deg": 30.0}, {"pitch_p95_deg": 31.0}, 31, 30),
     ("roll", {"roll_p95_deg": 30.0}, {"roll_p95_deg": 31.0}, 31, 30),
+    ("pose", {"pose_p95": 1.0}, {"pose_p95": 1.01}, 1.01, 1),
     ("speed", {"speed_p95_deg_s": 240.0}, {"speed_p95_deg_s": 241.0}, 241, 240),
     ("motion", {**STILL, "head_range_deg": 8.0}, STILL, 0.25, 1),
     ("upscale", {"upscale": 480 / 360}, {"upscale": 480 / 356}, 480 / 356, 4 / 3),
@@ -179,6 +181,22 @@ def test_the_cheapest_broken_rule_is_named() -> None:
         assert failure.rule == rule
         broken |= {name: GOOD[name] for name in beyond}
     assert first_failure(broken, CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "threshold"),
+    [
+        ({"max_yaw_deg": 90, "max_pitch_deg": 60, "max_roll_deg": 60}, 2.0),
+        ({"max_roll_deg": 45}, 1.5),
+        ({"max_yaw_deg": 9}, 1),
+    ],
+)
+def test_the_limit_on_all_of_the_pose_follows_those_on_its_angles(limits: dict[str, float], threshold: float) -> None:
+    config = CurationConfig.model_validate({"motion": limits})
+    calm = {**GOOD, "yaw_p95_deg": 5.0}
+    assert first_failure({**calm, "pose_p95": threshold - 0.01}, config) is None
+    failure = first_failure({**calm, "pose_p95": threshold + 0.01}, config)
+    assert failure == Rejected("pose", pytest.approx(threshold + 0.01), pytest.approx(threshold))
 
 
 def test_thresholds_come_from_the_configuration() -> None:
