@@ -137,6 +137,7 @@ EFFECTS: tuple[Effect, ...] = (
         stale=_measured_from("window", "windows"),
         only=statistic("single_run_s") * statistic("analysis_fps") > FRAMES - 1,
     ),
+    Effect(("window.most",), "sample", "decides how many samples a clip becomes, not whether it is kept"),
     Effect(
         ("crop.mode", "crop.portrait_min_share", "crop.portrait_max_share"),
         "measurement",
