@@ -84,7 +84,6 @@ _TABLE = (
         "ratio",
         "window",
         "p95 of a frame's largest pose angle over its default limit, pitch - median",
-        noise=0.0001,
     ),
     Statistic("speed_p95_deg_s", "deg/s", "window", "p95 of the head's angular speed", noise=21.0),
     Statistic("motion_score", "0..3", "window", "head, mouth and expression motion, capped and added", noise=0.25),
