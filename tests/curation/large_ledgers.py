@@ -53,6 +53,7 @@ def made_up_ledger(rows: int, seed: int = 0, datasets: int = 3, all_statistics: 
         "path": keys,
         "t0_s": np.zeros(rows),
         "licence": np.where(of == 0, "CC-BY-4.0", "research only"),
+        "window": np.zeros(rows, np.int32),
         "outcome": np.array(OUTCOMES)[outcome],
         "rule": pa.array(names[rule], mask=~rejected),
         "value": pa.array(decided.value, mask=~rejected),

@@ -116,10 +116,8 @@ def test_a_clip_is_told_with_its_other_windows(dataset: Path) -> None:
         "of_clip": [None, clips[0], None],
         "window": [0, 1, 0],
     }.items():
-        if name in table.column_names:
-            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), pa.array(values))
-        else:
-            table = table.append_column(name, pa.array(values))
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
     pq.write_table(table, ledger_path(dataset, 0))
     story = explain(dataset, "0.mp4")
     assert story.clip["clip_id"] == clips[0]
