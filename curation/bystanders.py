@@ -28,13 +28,14 @@ class BystanderConfig(Section):
     max_still_activity: float = 0.03
     """... and its expression by less than this, mean over the blendshapes. Noise and compression give a still face up to
     0.021; the calmest 3 s of eight talking heads that also keep so still have 0.041."""
-    max_mirror_residual: float = Field(0.02, gt=0)
+    max_mirror_residual: float = Field(0.015, gt=0)
     """A mirror image is the main face, flipped, at every look: mean distance of the landmarks after the best similarity
-    transform, in face widths. Between two people it is 0.026 and more, at the median 0.04 ..."""
+    transform, in face widths; 0.006 of a face 56 px high. Of one person at two times it is 0.02 and more, between two people
+    0.026 and more, at the median 0.04 ..."""
     max_moving_residual: float = Field(0.05, gt=0)
-    """... so that this much is taken only of a face that also moves against the main one ..."""
-    max_mirror_correlation: float = Field(-0.9, ge=-1, le=0)
-    """... sideways: correlation of their x."""
+    """... so that this much is taken only of a face that also moves as a mirror image does ..."""
+    min_mirror_correlation: float = Field(0.9, ge=0, le=1)
+    """... correlation of the two in y, and of the one with the other's opposite in x."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ def _is_mirror(
     residual = float(np.median([flipped_residual(main, other, mirrored) for main, other in meshes]))
     if residual < config.max_mirror_residual:
         return True
-    x = np.array([[face.box.centre[0] for face in pair] for pair in pairs]).T
+    x, y = np.array([[face.box.centre for face in pair] for pair in pairs]).transpose(2, 1, 0)
     # Of two that hardly move, the correlation is one of noise.
-    moving = x.std(axis=1).min() > config.max_still_move * size[0]
-    return bool(
-        moving and residual < config.max_moving_residual and np.corrcoef(x)[0, 1] < config.max_mirror_correlation
-    )
+    if residual >= config.max_moving_residual or x.std(axis=1).min() <= config.max_still_move * size[0]:
+        return False
+    alike = min(-float(np.corrcoef(x)[0, 1]), float(np.corrcoef(y)[0, 1]) if y.std(axis=1).min() > 0 else 0.0)
+    return alike > config.min_mirror_correlation
