@@ -115,7 +115,7 @@ def test_a_rough_likeness_is_a_mirror_image_only_if_it_moves_against_the_main_fa
     rough = mirrored(main_faces, opposite_points(canonical), 680, 6.0)
     assert kinds(census_of(main_faces, rough), canonical) == ["mirror"]  # beyond the limit for one that keeps still
     rng = np.random.default_rng(9)
-    for x_by, y_by in ((20, 0), (0, 20)):  # another way sideways, or up and down
+    for x_by, y_by in ((60, 0), (0, 60)):  # another way sideways, or up and down
         strays = zip(rough, moving(rng, 0, x_by), moving(rng, 0, y_by), strict=True)
         elsewhere = [face(one.points[:, :2] * SIZE, x, y, 0.2 * rng.uniform()) for one, x, y in strays]
         assert kinds(census_of(main_faces, elsewhere), canonical) == []
