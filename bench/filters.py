@@ -29,11 +29,12 @@ from bench.filter_cases import composites
 from bench.filter_labels import Finding, Label, Result, judge
 from bench.filter_runs import Footage, look_at_composites, look_at_videos, people_of
 from bench.robustness import compare_variants
+from curation.adapters.folder import entries
 from curation.config import CurationConfig
 from curation.demo import DEMO, demo_clips
 from curation.expressions import evaluate
-from curation.ingest import folder_clips
 from curation.rules import RULES
+from curation.sources import Clip
 from faceloom import config
 from faceloom.errors import UserError
 from faceloom.models import model_path
@@ -86,8 +87,8 @@ def list_videos(root: Path | None) -> list[Footage]:
     """The videos below ``root``, to be curated with the default configuration."""
     if root is None:
         return []
-    clips = folder_clips(root, "filters").clips
-    return [Footage(Path(clip.path).stem, clip.path, CurationConfig()) for clip in clips if clip.duplicate_of is None]
+    clips = [entry for entry in entries(root) if isinstance(entry, Clip)]
+    return [Footage(Path(clip.path).stem, clip.path, CurationConfig()) for clip in clips]
 
 
 def look(videos: Sequence[Footage], cache: Path, processes: int, only: str) -> list[Judged]:

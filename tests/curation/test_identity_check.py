@@ -15,8 +15,10 @@ def head(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.6 / 2.257, (478, 3)) + np.linspace(-8, 8, 478)[:, None]
 
 
-def seen(heads: list[np.ndarray], yaw_deg: np.ndarray, smile: np.ndarray) -> tuple[np.ndarray, LandmarkRecord]:
-    """Metric points and record of a clip that shows ``heads[T]``.
+def seen(
+    heads: list[np.ndarray], yaw_deg: np.ndarray, smile: np.ndarray, distance_cm: np.ndarray | None = None
+) -> tuple[np.ndarray, LandmarkRecord]:
+    """Metric points and record of a clip that shows ``heads[T]``, 50 cm away unless said otherwise.
 
     Every degree of yaw moves the points by 0.02 cm, and a smile by 0.3, in directions of their own.
     """
@@ -28,6 +30,7 @@ def seen(heads: list[np.ndarray], yaw_deg: np.ndarray, smile: np.ndarray) -> tup
     pose = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
     a = np.radians(yaw_deg)
     pose[:, 0, 0], pose[:, 0, 2], pose[:, 2, 0], pose[:, 2, 2] = np.cos(a), np.sin(a), -np.sin(a), np.cos(a)
+    pose[:, 2, 3] = -50 if distance_cm is None else -distance_cm
     blendshapes = np.zeros((frames, 52), np.float32)
     blendshapes[:, 44:46] = smile[:, None]
     record = LandmarkRecord(
@@ -58,7 +61,20 @@ def test_a_turn_of_the_head_is_not_taken_for_another_head() -> None:
 
 def test_an_expression_is_not_taken_for_another_head() -> None:
     smile = np.concatenate([np.zeros(22), np.ones(27)])
-    assert identity_shift_cm(*seen([head(1)] * 49, SWAY, 0.9 * smile), RIGID) < LIMIT_CM
+    metric, record = seen([head(1)] * 49, SWAY, 0.5 * smile)
+    assert identity_shift_cm(metric, record, RIGID) < LIMIT_CM
+
+
+def test_halves_that_show_the_head_too_differently_say_nothing() -> None:
+    late = np.arange(49) >= 25  # half of 49 frames are 25
+    one, other = [head(1)] * 25, [head(2)] * 24
+    for yaw, smile, distance in (
+        (np.where(late, 20.0, 0.0), CALM, None),
+        (CALM, np.where(late, 1.0, 0.0), None),
+        (CALM, CALM, np.where(late, 40.0, 50.0)),
+    ):
+        assert np.isnan(identity_shift_cm(*seen(one + other, yaw, smile, distance), RIGID))
+    assert identity_shift_cm(*seen(one + other, CALM, CALM), RIGID) > LIMIT_CM
 
 
 def test_frames_without_the_face_play_no_part() -> None:
