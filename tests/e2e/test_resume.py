@@ -125,7 +125,7 @@ def test_the_undisturbed_run_decides_every_clip(undisturbed: Path) -> None:
         ("too_short.mp4", "rejected", "too_short"),
         ("cut_short.mp4", "failed", "TruncatedVideoError"),
         ("span", "kept", None),
-        ("frozen.mp4", "rejected", "motion"),
+        ("frozen.mp4", "rejected", "frozen"),
         ("absent", "failed", "NotAFileError"),
         ("same again", "rejected", "duplicate"),
     ]

@@ -84,7 +84,7 @@ def test_a_clip_that_kills_its_worker_twice_has_failed_and_no_other_is_lost(
         "kills the flow worker": ("failed", "flow", "WorkerDied"),
         "too_short.mp4": ("rejected", None, "too_short"),
         "innocent": ("kept", None, None),
-        "frozen.mp4": ("rejected", None, "motion"),
+        "frozen.mp4": ("rejected", None, "frozen"),
         "its second window kills the flow worker": ("kept", None, None),
     }
     whole, second = ledger[-2:]
