@@ -64,7 +64,7 @@ def apply(dataset: Path, out: Path, source: str | None = None, overrides: Sequen
     ledger = read_ledger(dataset)
     result = what_if(ledger, was, now)
     _refuse(dataset, result)
-    decided = _decided(ledger, result)
+    decided = redecided(ledger, result)
     if "kept" not in decided["outcome"].unique().to_pylist():
         raise UserError(
             f"no sample of {dataset} would be kept, and {result.count(result.recompute)} clips would have to be curated "
@@ -90,8 +90,11 @@ def _refuse(dataset: Path, result: WhatIf) -> None:
         )
 
 
-def _decided(ledger: pa.Table, result: WhatIf) -> pa.Table:
-    """The ledger as it is now, without the statistics that are stale."""
+def redecided(ledger: pa.Table, result: WhatIf) -> pa.Table:
+    """The ledger as ``result`` decides it, without the statistics that are stale.
+
+    All rows of a clip that must be curated again are without a sample, so that no sample is made twice.
+    """
     now, rows = result.now, len(ledger)
     outcome = np.where((now.outcome == KEPT) & result.recompute, UNKNOWN, now.outcome)
     decided = now.rule != NO_RULE

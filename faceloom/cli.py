@@ -511,8 +511,11 @@ def what_if(
     """
     from curation.audit_display import what_if_as_json, what_if_tables
     from curation.what_if import what_if_of
+    from shards.dataset import DatasetRecord
 
     result = what_if_of(dataset, source, overrides or ())
+    if not DatasetRecord.load(dataset).complete:
+        typer.echo(f"note: {dataset} is not finished; this is about the clips decided so far", err=True)
     if as_json:
         _print_json({"dataset": str(dataset), **what_if_as_json(result)})
         return

@@ -3,14 +3,16 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curation.apply import apply
+from curation.apply import apply, redecided
 from curation.config import CurationConfig, recorded_config
 from curation.ledger import Decision, read_ledger
 from curation.outcome import Kept
+from curation.redecide import KEPT, REJECTED, UNKNOWN
 from curation.samples import kept_sample
 from curation.sources import open_manifest
 from curation.what_if import what_if
@@ -19,7 +21,7 @@ from faceloom.errors import UserError
 from shards.dataset import DatasetRecord
 from shards.index import read_index
 from shards.verify import verify
-from tests.curation.ledgers import decided, decisions, write_whole_dataset
+from tests.curation.ledgers import CONFIG, decided, decisions, table_of, write_whole_dataset
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -99,6 +101,34 @@ def test_statistics_that_a_setting_makes_stale_are_gone(tmp_path: Path) -> None:
     assert (affected["outcome"], affected["clear_run_s"], affected["flow_mean_px"]) == ("unknown", None, None)
     assert affected["face_height_px"] == 200.0
     assert verify(tmp_path / "new") == []
+
+
+def with_windows(decisions: list[Decision]) -> pa.Table:
+    """A ledger whose second and third rows are further windows of the clip of the first."""
+    table = table_of(decisions)
+    first = table["clip_id"][0].as_py()
+    of_clip = [None, first, first, *([None] * (len(table) - 3))]
+    if "of_clip" in table.column_names:
+        table = table.drop_columns(["of_clip"])
+    return table.append_column("of_clip", pa.array(of_clip, pa.string()))
+
+
+def test_a_clip_that_keeps_another_sample_is_not_curated_again() -> None:
+    yaws = (40.0, 20.0, 30.0, 40.0)
+    table = with_windows([decided(i, yaw_p95_deg=yaw, windows=5.0) for i, yaw in enumerate(yaws)])
+    result = what_if(table, CONFIG, load(CurationConfig, None, ["motion.max_yaw_deg=25"]))
+    assert result.now.outcome.tolist() == [REJECTED, KEPT, REJECTED, REJECTED]
+    assert result.recompute.tolist() == [False, False, False, True]
+    strict = what_if(table, CONFIG, load(CurationConfig, None, ["motion.max_yaw_deg=15"]))
+    assert strict.recompute.tolist() == [True, True, True, True]
+
+
+def test_all_samples_of_a_clip_that_is_curated_again_are_left_out() -> None:
+    shares = (0.0, 0.02, 0.0, 0.0)
+    table = with_windows([decided(i, contested_share=share) for i, share in enumerate(shares)])
+    result = what_if(table, CONFIG, load(CurationConfig, None, ["character.max_contested_share=0.01"]))
+    assert result.now.outcome.tolist() == [KEPT, UNKNOWN, KEPT, KEPT]
+    assert redecided(table, result)["outcome"].to_pylist() == ["unknown", "unknown", "unknown", "kept"]
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,6 +13,7 @@ from curation.ledger import Decision
 from curation.outcome import Rejected
 from curation.rules import RULES
 from curation.what_if import WhatIf, what_if
+from shards.dataset import DatasetRecord
 from tests.curation.ledgers import CONFIG, decided, ledgers, table_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -186,6 +187,15 @@ def test_another_configuration_is_compared_as_a_whole(dataset: Path, tmp_path: P
     code, out, _ = run("what-if", dataset, "--config", tmp_path / "mine.yaml", "--json")
     assert code == 0
     assert json.loads(out)["now"]["kept"] == 1
+
+
+def test_of_an_unfinished_dataset_what_is_decided_is_asked(dataset: Path, run: Run) -> None:
+    assert run("what-if", dataset, "--json")[2] == ""
+    (dataset / "ledger" / "part-00001.parquet").unlink()
+    DatasetRecord.load(dataset).model_copy(update={"complete": False, "shards": (), "ledger": ()}).save(dataset)
+    code, out, err = run("what-if", dataset, "--json")
+    assert (code, json.loads(out)["clips"]) == (0, 3)
+    assert "is not finished" in err
 
 
 def test_bad_use_is_told_with_its_remedy(dataset: Path, tmp_path: Path, run: Run) -> None:
