@@ -6,7 +6,6 @@ holds only what passed.
 
 import difflib
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from shards.dataset import DatasetRecord
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 _FEW = 100
+_FAILURE = "a failure"
 _DIGITS = 3
 """Significant digits of a proposed cut."""
 
@@ -116,11 +116,12 @@ def calibrate(dataset: Path, names: Sequence[str] = (), quantile: float = 0.1) -
         )
     record = DatasetRecord.load(dataset)
     chosen = [statistic for statistic in STATISTICS.values() if not names or statistic.name in names]
+    config = recorded_config(record.config)
     ledger = read_ledger(dataset, ["of_clip", "outcome", "rule", *(statistic.name for statistic in chosen)])
     ledger = ledger if record.repacked else manifest_rows(ledger)
     if not len(ledger):
         raise UserError(f"{dataset} has no decided clips yet; calibrate when `faceloom curate` has decided some")
-    config = recorded_config(record.config)
+    chosen = [statistic for statistic in chosen if statistic.name in ledger.column_names]
     columns = {statistic.name: np.asarray(ledger[statistic.name].to_numpy(), np.float64) for statistic in chosen}
     limits = list(limits_under(config))
     calibrated = tuple(_calibrated(statistic, columns[statistic.name], limits, quantile) for statistic in chosen)
@@ -192,21 +193,22 @@ def _notes(
     ledger: pa.Table, record: DatasetRecord, calibrated: Sequence[Calibrated], columns: Mapping[str, Values]
 ) -> Iterator[str]:
     clips = len(ledger)
-    fewest = min((row.clips for row in calibrated if row.clips), default=0)
+    fewest = min((row.clips for row in calibrated if row.clips and row.statistic.stage != "flow"), default=_FEW)
     if fewest < _FEW:
         yield f"some statistics rest on {fewest} clips; below {_FEW}, the outer percentiles are single clips"
     measured_all = bool(record.config.get("run", {}).get("all_statistics"))
-    because = pc.if_else(pc.equal(ledger["outcome"], "failed"), "a failure", ledger["rule"]).to_pylist()
+    because = pc.if_else(pc.equal(ledger["outcome"], "failed"), _FAILURE, ledger["rule"])
     stages: dict[str, dict[str, int]] = {}
     for row in calibrated:
         if row.statistic.stage not in stages and row.clips < clips and row.statistic.stage != "flow":
-            missing = np.flatnonzero(np.isnan(columns[row.statistic.name]))
-            stages[row.statistic.stage] = dict(Counter(str(because[i]) for i in missing).most_common())
+            missing = because.filter(pa.array(np.isnan(columns[row.statistic.name])))
+            counts = {str(each["values"]): each["counts"] for each in missing.value_counts().to_pylist()}
+            stages[row.statistic.stage] = dict(sorted(counts.items(), key=lambda item: -item[1]))
     for stage, ended in stages.items():
         told = ", ".join(f"{rule} ({count})" for rule, count in ended.items())
         known = clips - sum(ended.values())
         note = f"statistics of the {stage} are known of {known} of {clips} clips; the others were ended by {told}"
-        if not measured_all:
+        if not measured_all and {*ended} != {_FAILURE}:
             note += "; curate with --all-statistics to measure on"
         yield note
 

@@ -82,6 +82,6 @@ def print_clips(ledger: pa.Table, console: Console) -> None:
 
 def _source(row: Mapping[str, Any]) -> str:
     """A clip's source key; of a further window, with its number and span."""
-    if row["of_clip"] is None:
+    if row.get("of_clip") is None:
         return str(row["source_key"])
     return f"{row['source_key']}, window {row['window']}, {row['t0_s']:.2f} to {row['t1_s']:.2f} s"

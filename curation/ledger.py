@@ -138,7 +138,9 @@ def read_ledger(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def manifest_rows(ledger: pa.Table) -> pa.Table:
-    """The rows of the manifest's clips, without those of their further windows."""
+    """The rows of the manifest's clips, without those of their further windows; all, of a ledger that knows of none."""
+    if "of_clip" not in ledger.column_names:
+        return ledger
     return ledger.filter(pc.is_null(ledger["of_clip"]))
 
 
