@@ -39,7 +39,10 @@ from faceloom.errors import UserError
 from shards.dataset import LEDGER_FOLDER, DatasetRecord
 from shards.storage import write_atomic
 
-_SCRIPTS = ("unpack.js", "decide.js", "elements.js", "charts.js", "state.js", "sections.js", "page.js")
+_SCRIPTS = (
+    *("unpack.js", "expressions.js", "decide.js", "state.js", "elements.js", "charts.js"),
+    *("summary.js", "funnel.js", "cards.js", "changes.js", "examples.js", "tables.js", "page.js"),
+)
 _DATASETS_SHOWN = 40
 _CLIP = [field.name for field in fields(Clip)]
 

@@ -6,7 +6,7 @@ async function start() {
     document.getElementById("main").focus();
   });
   document.title = `${contents.name}: Faceloom audit`;
-  const columns = await unpackColumns(contents.packed.columns, contents.packed.rows);
+  const columns = await unpackColumns(contents.packed.columns, contents.packed.statistics.length, contents.packed.rows);
   const decider = new Decider(contents, columns);
   const state = new State(contents);
   const statistics = new Map(contents.charts.map(({ title, unit, meaning }) => [title, `${title}: ${meaning} (${unit})`]));

@@ -9,18 +9,16 @@ async function inflate(base64) {
 }
 
 // Columns of float64 whose bytes were grouped by significance.
-async function unpackColumns(base64, rows) {
+async function unpackColumns(base64, count, rows) {
   const bytes = await inflate(base64);
-  const columns = [];
-  for (let start = 0; start < bytes.length; start += 8 * rows) {
+  return Array.from({ length: count }, (_, number) => {
     const column = new Uint8Array(8 * rows);
     for (let k = 0; k < 8; k++) {
-      const from = start + k * rows;
+      const from = (8 * number + k) * rows;
       for (let i = 0; i < rows; i++) column[8 * i + k] = bytes[from + i];
     }
-    columns.push(new Float64Array(column.buffer));
-  }
-  return columns;
+    return new Float64Array(column.buffer);
+  });
 }
 
 async function unpackJson(base64) {

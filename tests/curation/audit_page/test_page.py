@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 
@@ -15,7 +16,9 @@ from curation.ledger import read_ledger
 from curation.redecide import OUTCOMES, REJECTED
 from curation.rules import RULES
 from curation.what_if import WhatIf, what_if_of
+from faceloom import cli
 from faceloom.config import load
+from faceloom.errors import UserError
 from shards.dataset import ledger_path
 from tests.browser import Visit, visiting
 from tests.curation.large_ledgers import made_up_ledger, write_ledger
@@ -266,6 +269,50 @@ def test_a_ledger_that_was_decided_again_has_clips_of_which_nothing_is_known(
     assert expected_funnel(what_if_of(root))["to be curated again"][0] > 0
     visit.open(tmp_path / "audit.html", "motion.max_pitch_deg=5")
     assert_agrees(visit, what_if_of(root, overrides=["motion.max_pitch_deg=5"]))
+
+
+def test_further_windows_are_samples_and_no_clips(visit: Visit, tmp_path: Path):
+    table = made_up_ledger(500)
+    names = table["clip_id"].to_pylist()
+    of_clip = pa.array([names[i - 1] if i % 5 == 4 else None for i in range(500)], pa.string())
+    if "of_clip" in table.column_names:
+        table = table.drop_columns("of_clip")
+    root = write_ledger(tmp_path / "set", table.append_column("of_clip", of_clip))
+    write_page(root, tmp_path / "audit.html")
+    visit.open(tmp_path / "audit.html", "motion.max_yaw_deg=20")
+    result = what_if_of(root, overrides=["motion.max_yaw_deg=20"])
+    assert_agrees(visit, result)
+    facts = dict(zip(*(visit.page.locator(f".facts {tag}").all_inner_texts() for tag in ("dt", "dd")), strict=True))
+    assert facts["clips"] == "400"
+    assert facts["samples, several of some clips"] == str(int(np.sum(result.before.outcome == 0)))
+
+
+def test_a_ledger_of_failures_only_is_shown_too(visit: Visit, tmp_path: Path):
+    table = made_up_ledger(3000)
+    failed = table.filter(pc.equal(table["outcome"], "failed"))
+    root = write_ledger(tmp_path / "set", failed)
+    write_page(root, tmp_path / "audit.html")
+    visit.open(tmp_path / "audit.html", "crop.max_upscale=1.1&motion.max_yaw_deg=3")
+    assert_agrees(visit, what_if_of(root, overrides=["crop.max_upscale=1.1", "motion.max_yaw_deg=3"]))
+
+
+def test_the_command_writes_the_page_and_says_how_large_it_is(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["audit", str(dataset), "--out", str(tmp_path / "audit.html")])
+    assert not stopped.value.code
+    assert "3,000 rows, 0 previews" in capsys.readouterr().out
+    assert (tmp_path / "audit.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_what_cannot_be_read_or_written_is_told_with_a_remedy(dataset: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="existing folder with --out"):
+        write_page(dataset, tmp_path / "nowhere" / "audit.html")
+    with pytest.raises(UserError, match="give the folder"):
+        write_page(tmp_path, tmp_path / "audit.html")
+    with pytest.raises(UserError, match="has no rows yet"):
+        write_page(write_ledger(tmp_path / "empty", made_up_ledger(3).slice(0, 0)), tmp_path / "audit.html")
 
 
 def test_a_ledger_of_a_million_rows_opens_and_decides_again(visit: Visit, tmp_path: Path):
