@@ -331,7 +331,9 @@ def test_a_ledger_of_a_million_rows_opens_and_decides_again(visit: Visit, tmp_pa
     assert abs(cell(visit, "kept") - exact[1]) < 2 * error < 0.05 * exact[0]
 
 
-HOSTILE = "</script x></script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'><!--\" &amp; \u2028"
+HOSTILE = (
+    "</script x></script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'><!--\" &amp; \u2028"
+)
 
 
 def test_what_a_dataset_says_of_itself_stays_text(visit: Visit, tmp_path: Path):
