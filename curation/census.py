@@ -19,6 +19,7 @@ from curation.character import (
 )
 from curation.config import CurationConfig
 from curation.faces import FaceFinder
+from curation.insets import InsetFinder
 from landmarks.geometry import CanonicalFace
 from landmarks.landmarker import Box, Region
 
@@ -35,6 +36,7 @@ class Looks:
     contest: np.ndarray
     size: tuple[int, int]
     aside: list[Bystander]
+    inset: float
 
     @property
     def contested_s(self) -> np.ndarray:
@@ -62,17 +64,26 @@ def look(
     config: CurationConfig,
 ) -> Looks:
     """Look at ``frames`` (uint8 RGB ``[H, W, 3]``), shown at ``times_s[N]``."""
-    bars = BarFinder()
+    bars, insets = BarFinder(), InsetFinder()
     faces = []
     size = (0, 0)
     for frame in frames:
         bars.add(frame)
+        insets.add(frame)
         faces.append(finder.census(frame))
         size = (frame.shape[1], frame.shape[0])
     census, content = take_census(times_s, faces), bars.content()
     aside = bystanders(census, size, canonical, config.bystanders)
     contest = contested(without(census, aside), content[2] * content[3], config.character)
-    return Looks(census, content, contest, size, aside)
+    return Looks(census, content, contest, size, aside, _inset(insets, census, content))
+
+
+def _inset(insets: InsetFinder, census: Census, content: Region) -> float:
+    boxes = np.array([[f.box.x0, f.box.y0, f.box.x1, f.box.y1] for f in census.main if f is not None])
+    if not len(boxes):
+        return 0.0
+    # Medians: of somebody who walks through the picture, no window need hold the whole way.
+    return insets.support(Box(*np.median(boxes, axis=0).tolist()), content)
 
 
 def clear_of_others(looks: Looks, times_s: np.ndarray, config: CurationConfig) -> np.ndarray:
@@ -93,6 +104,7 @@ def census_statistics(looks: Looks, clear: np.ndarray, fps: float, config: Curat
     face_height = float(np.median(heights)) if heights else float("nan")
     return {
         "bars_share": 1 - looks.content[2] * looks.content[3] / (width * height),
+        "inset": looks.inset,
         "face_run_s": float(max(spans, default=0.0)),
         "contested_share": float(looks.contest.mean()),
         "contested_run": float(max((stop - start for start, stop in runs_of(looks.contest)), default=0)),

@@ -13,7 +13,9 @@ from curation.faces import CensusConfig
 from curation.flow import FlowConfig
 from curation.identity import FaceConfig
 from curation.identity_check import IdentityCheckConfig
+from curation.insets import InsetConfig
 from curation.motion import MotionConfig
+from curation.occlusion import OcclusionConfig
 from curation.quality import QualityConfig
 from curation.sample_video import SampleVideoConfig
 from curation.shots import ShotConfig
@@ -61,6 +63,8 @@ class CurationConfig(Section):
     census: CensusConfig = CensusConfig()
     character: CharacterConfig = CharacterConfig()
     bystanders: BystanderConfig = BystanderConfig()
+    inset: InsetConfig = InsetConfig()
+    occlusion: OcclusionConfig = OcclusionConfig()
     identity_check: IdentityCheckConfig = IdentityCheckConfig()
     quality: QualityConfig = QualityConfig()
     window: WindowConfig = WindowConfig()

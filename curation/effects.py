@@ -63,6 +63,8 @@ EFFECTS: tuple[Effect, ...] = (
             "quality.max_frozen_share",
             "quality.min_sharpness",
             "identity_check.max_shift_cm",
+            "inset.max_support",
+            "occlusion.max_occluded_share",
             "motion",
         ),
         "threshold",
@@ -104,6 +106,12 @@ EFFECTS: tuple[Effect, ...] = (
         only=statistic("contested_share") > 0,
     ),
     Effect(("shots", "continuity"), "measurement", "decides where a shot ends", stale=_measured_from("track")),
+    Effect(
+        ("occlusion.max_point_change", "occlusion.max_point_share"),
+        "measurement",
+        "decides in which frames something stands before the face",
+        stale=frozenset({STATISTICS["occluded_share"].name}),
+    ),
     Effect(
         ("quality.still_change",),
         "measurement",

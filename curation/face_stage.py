@@ -21,6 +21,7 @@ from curation.crop import CropWindow, choose_window_without, outside_share, rend
 from curation.faces import FaceFinder
 from curation.identity_check import identity_shift_cm
 from curation.motion import motion_statistics
+from curation.occlusion import occluded
 from curation.outcome import Rejected
 from curation.rules import first_failure
 from curation.sample_video import encode_sample, read_sound
@@ -307,6 +308,7 @@ def _candidate(
         **{f"{kind}_in_crop": max(map(crop.part_inside, seen), default=0.0) for kind, seen in aside.items()},
         "frozen_share": float(np.mean(track.change[start + 1 : stop] <= config.quality.still_change)),
         "sharpness": float(np.nanmedian(track.sharpness[part])),
+        "occluded_share": float(occluded(track.skin[part], track.forehead[part], config.occlusion).mean()),
         "upscale": crop.upscale,
         "pad_share": crop.pad_share,
     }

@@ -169,6 +169,8 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
         "census",
         "character",
         "bystanders",
+        "inset",
+        "occlusion",
         "identity_check",
         "quality",
         "window",

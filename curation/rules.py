@@ -82,6 +82,7 @@ RULES: tuple[Rule, ...] = (
         setting("character.max_contested_share"),
         at_most=True,
     ),
+    Rule("inset", "census", statistic("inset"), setting("inset.max_support"), at_most=True),
     Rule("face_too_small", "census", statistic("face_height_px"), setting("character.min_face_px")),
     Rule(
         "face_too_small_in_window",
@@ -105,6 +106,7 @@ RULES: tuple[Rule, ...] = (
     Rule("mirror", "window", statistic("mirror_in_crop"), constant(0), at_most=True),
     Rule("frozen", "window", statistic("frozen_share"), setting("quality.max_frozen_share"), at_most=True),
     Rule("blurred", "window", statistic("sharpness"), setting("quality.min_sharpness")),
+    Rule("occluded", "window", statistic("occluded_share"), setting("occlusion.max_occluded_share"), at_most=True),
     Rule("identity", "window", statistic("identity_shift_cm"), setting("identity_check.max_shift_cm"), at_most=True),
     Rule(
         "identity_in_shot",

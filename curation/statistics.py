@@ -31,6 +31,7 @@ _TABLE = (
     Statistic("analysis_fps", "1/s", "probe", "rate at which the clip is sampled"),
     Statistic("repeated_share", "share", "probe", "sampled frames that repeat the one before"),
     Statistic("bars_share", "share", "census", "of the frame that is constant bars of the source"),
+    Statistic("inset", "0..1", "census", "how well the weakest side of a window around the face is seen"),
     Statistic(
         "face_run_s",
         "s",
@@ -62,6 +63,7 @@ _TABLE = (
     Statistic("mirror_in_crop", "share", "window", "most of a mirror image's face that the crop shows"),
     Statistic("frozen_share", "share", "window", "pictures that repeat the one before"),
     Statistic("sharpness", "levels²", "window", "median variance of the Laplacian of the face at 112 px"),
+    Statistic("occluded_share", "share", "window", "frames with something before the face"),
     Statistic("identity_shift_cm", "cm", "window", "difference of head shape between the window's halves"),
     Statistic(
         "shot_identity_shift_cm", "cm", "window", "the same between the halves of the shot that the window is in"

@@ -10,6 +10,7 @@ from curation.character import Census, runs_of
 from curation.config import CurationConfig
 from curation.continuity import leaps
 from curation.faces import FaceFinder
+from curation.occlusion import skin_colours, skin_points
 from curation.quality import face_sharpness, picture_change, thumbnail
 from curation.shots import CutFinder, DissolveFinder
 from landmarks.extract import measured_record
@@ -25,7 +26,7 @@ class Track:
     ``record`` holds NaN where the face was not found; ``metric[T, 478, 3]`` are its points in canonical space (cm);
     ``starts[T]`` is True where a frame does not continue the one before it: a cut, a leap of the face, each frame of a
     dissolve and the one after it. ``change[T]`` is how much the picture differs from the one before (0 to 255, infinite for
-    the first), ``sharpness[T]`` the face's, NaN where there is none.
+    the first), ``sharpness[T]`` the face's, ``skin[T, P, 3]`` and ``forehead[T, Q, 3]`` its colours, NaN where there is none.
     """
 
     record: LandmarkRecord
@@ -33,6 +34,8 @@ class Track:
     starts: np.ndarray
     change: np.ndarray
     sharpness: np.ndarray
+    skin: np.ndarray
+    forehead: np.ndarray
     cuts: int
     dissolves: int
     leaps: int
@@ -62,6 +65,8 @@ def follow(
     starts = np.zeros(count, bool)
     change = np.full(count, np.inf)
     sharpness = np.full(count, np.nan)
+    skin, forehead = skin_points(canonical)
+    colours = np.full((count, len(skin) + len(forehead), 3), np.nan, np.float32)
     cuts, dissolves = CutFinder(fps, config.shots), DissolveFinder(config.shots)
     previous: Box | None = None
     grey: np.ndarray | None = None
@@ -79,6 +84,7 @@ def follow(
             points[i], blendshapes[i] = face.points, face.blendshapes
             previous = face.box
             sharpness[i] = face_sharpness(frame, face.box)
+            colours[i] = skin_colours(frame, face, np.concatenate([skin, forehead]))
     record, metric = measured_record(points, blendshapes, width, height, canonical)
     cut = cuts.cuts()
     leapt = leaps(record, metric, canonical.basis, config.continuity)
@@ -86,7 +92,18 @@ def follow(
     starts[cut] = True
     mixed = dissolves.frames() if not one_shot else np.zeros(count, bool)
     starts |= mixed | np.concatenate([[False], mixed[:-1]])
-    return Track(record, metric, starts, change, sharpness, len(cut), len(runs_of(mixed)), int(leapt.sum()))
+    return Track(
+        record,
+        metric,
+        starts,
+        change,
+        sharpness,
+        colours[:, : len(skin)],
+        colours[:, len(skin) :],
+        len(cut),
+        len(runs_of(mixed)),
+        int(leapt.sum()),
+    )
 
 
 def _search(
