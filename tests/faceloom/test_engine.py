@@ -326,8 +326,8 @@ def test_an_item_with_parts_that_kills_in_the_first_stage_is_given_up_as_one(cha
     assert progress.decided == 1
 
 
-def test_a_lost_payload_of_a_part_sends_the_whole_item_back_once(chain: Chain) -> None:
-    """All parts but the first meet it, one of them when the item is at its start again."""
+def test_a_lost_payload_of_a_part_sends_the_whole_item_back_to_the_start(chain: Chain) -> None:
+    """All parts but the first meet it, some of them when their item has been sent back already."""
     orders = {"second 1": "lost once", "second 2": "lost once", "second 3": "lost once"}
 
     progress = run(chain, [Item("a", orders, parts=4), Item("b")], stages=("first", "second"), workers=2, most=4)
