@@ -29,7 +29,7 @@ class MotionConfig(Section):
     min_head_range_deg: float = Field(8.0, gt=0)
     min_mouth_aspect_range: float = Field(0.18, gt=0)
     min_lip_gap_range_cm: float = Field(0.8, gt=0)
-    min_jaw_open_range: float = Field(0.3, gt=0)
+    min_jaw_open_range: float = Field(0.31, gt=0)
     min_expression_activity: float = Field(0.045, gt=0)
     max_yaw_deg: float = 45.0
     max_pitch_deg: float = 30.0

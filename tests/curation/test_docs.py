@@ -10,7 +10,9 @@ from curation.adapters.table import DATASETS
 from curation.audit_sql import ask
 from curation.config import CurationConfig
 from curation.effects import effect_of, leaves
+from curation.motion import MotionConfig
 from curation.rules import RULES
+from curation.statistics import STATISTICS
 from landmarks.drawing import STYLES
 
 _CURATION = Path(__file__).parents[2] / "docs" / "curation.md"
@@ -57,3 +59,13 @@ def test_the_queries_of_the_audit_can_be_asked(dataset: Path):
     assert len(queries) == block.count("--")
     for query in queries:
         ask(dataset, query)
+
+
+@pytest.mark.skipif(not _CURATION.exists(), reason="docs are part of the checkout only")
+def test_the_table_of_noise_gives_the_noise_and_the_default_of_every_lower_limit_on_motion():
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d.]+)\D*\| [^|]+ \| ([\d.]+)\D*\|$", _CURATION.read_text("utf-8"), re.MULTILINE
+    )
+    limits = {name[4:]: value for name, value in MotionConfig().model_dump().items() if name.startswith("min_")}
+    assert {name: float(limit) for name, _, limit in rows} == limits
+    assert {name: float(noise) for name, noise, _ in rows} == {name: STATISTICS[name].noise for name in limits}

@@ -147,7 +147,7 @@ LIMITS = {
     "head_range_deg": 8.0,
     "mouth_aspect_range": 0.18,
     "lip_gap_range_cm": 0.8,
-    "jaw_open_range": 0.3,
+    "jaw_open_range": 0.31,
     "expression_activity": 0.045,
 }
 
