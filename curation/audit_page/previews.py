@@ -31,7 +31,7 @@ PREVIEW_HEIGHT = 160
 _WIDEST = 284
 _FPS = 12
 _FRAMES = 30
-_CRF = 30
+_CRF = 27
 _DRAWN = 2
 """Lines are drawn on a picture this many times as large, so that they are thin and smooth when it is scaled down."""
 _CENSUS_EVERY = 6
@@ -48,6 +48,8 @@ class Preview:
 
 def kept_preview(dataset: Path, part: int, clip_id: str) -> Preview:
     """The beginning of a kept clip's sample in shard ``part``, under its stored landmarks."""
+    if not index_path(dataset, part).is_file():
+        return Preview(None, f"{index_path(dataset, part)} is not there")
     try:
         index, tar = read_index(index_path(dataset, part)), tar_path(dataset, part)
         video, landmarks, meta = (

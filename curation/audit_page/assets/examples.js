@@ -4,7 +4,7 @@ class Examples {
     this.decider = decider;
     this.paused = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.cards = contents.examples.map((example) => this.#card(example, contents.rules));
-    this.button = h("button", { type: "button", onclick: () => this.#pauseAll(!this.paused) });
+    this.button = h("button", { type: "button", hidden: !this.cards.some(({ video }) => video), onclick: () => this.#pauseAll(!this.paused) });
     const groups = new Map();
     contents.examples.forEach((example, i) => groups.set(example.rule, [...(groups.get(example.rule) ?? []), this.cards[i]]));
     this.element = h("section", { class: "examples" },

@@ -25,7 +25,7 @@ class Funnel {
     }
     this.element = h("table", { class: "funnel" },
       h("caption", {}, "Rules in order of cost; the first that fails decides. Bars: clips left, and of them those the rule rejects."),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "rejected by"), h("td", {}), ["now", "then", "change"].map((name) => h("th", { scope: "col", class: "number" }, name)))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "rejected by"), h("td", { class: "bar" }), ["now", "then", "change"].map((name) => h("th", { scope: "col", class: "number" }, name)))),
       h("tbody", {}, this.rows.map(({ element }) => element)));
   }
 
