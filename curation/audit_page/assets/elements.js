@@ -62,7 +62,10 @@ const tip = {
     this.box.hidden = false;
     this.of = element;
     element.setAttribute("aria-describedby", "tip");
-    const place = element.getBoundingClientRect();
+    this.place();
+  },
+  place() {
+    const place = this.of.getBoundingClientRect();
     const size = this.box.getBoundingClientRect();
     const left = Math.max(8, Math.min(place.left, document.documentElement.clientWidth - size.width - 8));
     const below = place.bottom + 6 + size.height < window.innerHeight;
@@ -76,7 +79,11 @@ const tip = {
   },
 };
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hide(); });
-document.addEventListener("scroll", () => tip.hide(), { passive: true });
+// What the focus is on may just have been scrolled into sight; under the pointer lies something else now.
+document.addEventListener("scroll", () => {
+  if (tip.of && tip.of === document.activeElement) tip.place();
+  else tip.hide();
+}, { passive: true, capture: true });
 
 function table(headings, rows, options = {}) {
   const head = headings.map((heading) => h("th", { scope: "col", class: heading.number ? "number" : null }, heading.text));
