@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from curation.config import CurationConfig
-from curation.expressions import Less, setting, statistic
+from curation.expressions import Less, minimum, setting, statistic
 from curation.statistics import STATISTICS, Stage
 from shards.schema import FRAMES, HEIGHT
 
@@ -44,7 +44,9 @@ def _measured_from(first: Stage, *names: str) -> frozenset[str]:
     return frozenset(s.name for s in STATISTICS.values() if s.stage in late).union(STATISTICS[n].name for n in names)
 
 
-_CROP = _measured_from("flow", "upscale", "pad_share")
+_CROP = _measured_from("flow", "upscale", "pad_share", "poster_in_crop", "mirror_in_crop")
+# The crop keeps these out of the picture where its limits allow that.
+_KEPT_OUT = statistic("posters") + statistic("mirrors")
 
 EFFECTS: tuple[Effect, ...] = (
     Effect(
@@ -58,7 +60,6 @@ EFFECTS: tuple[Effect, ...] = (
             "character.min_face_px",
             "character.min_face_window_share",
             "character.max_face_frame_share",
-            "crop.max_pad_share",
             "crop.max_outside_share",
             "quality.max_frozen_share",
             "quality.min_sharpness",
@@ -155,10 +156,17 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(
         ("crop.max_upscale",),
         "measurement",
-        "a limit, and decides how far the crop goes in: clips at the old limit or beyond the new one are cropped otherwise",
+        "a limit, and decides how far the crop goes in: clips at the old limit or beyond the new may be cropped otherwise",
         stale=_CROP,
         # Window heights are multiples of 4, so one that the limit has set is less than 4 px above it.
-        only=HEIGHT / statistic("upscale") < HEIGHT / setting("crop.max_upscale") + 4,
+        only=minimum(HEIGHT / statistic("upscale") - HEIGHT / setting("crop.max_upscale") - 4, -1 * _KEPT_OUT) < 0,
+    ),
+    Effect(
+        ("crop.max_pad_share",),
+        "measurement",
+        "a limit; where a picture or a mirror image of a face is kept out of the crop, also decides where that lies",
+        stale=_CROP,
+        only=_KEPT_OUT > 0,
     ),
     Effect(
         ("landmarks", "sample_video", "flow", "face"),

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.config import CurationConfig
-from curation.crop import CropConfig, choose_window
+from curation.crop import CropConfig, choose_window_without
 from curation.effects import changes, effect_of, leaves
 from curation.expressions import evaluate, settings_in, where
 from curation.rules import RULES
 from curation.video import VideoConfig, analysis_fps
 from curation.window import WindowConfig, candidate_windows
+from landmarks.landmarker import Box
 from shards.schema import FRAMES
 
 CONFIG = CurationConfig()
@@ -56,28 +57,41 @@ limits = st.sampled_from([0.75, 1.0, 4 / 3, 1.5, 2.0, 4.0])
     face=st.floats(0.05, 0.8),
     size=st.sampled_from([(176, 144), (640, 360), (1280, 720), (720, 1280), (1920, 1080)]),
     clip=st.sampled_from("abcdef"),
-    old=limits,
-    new=limits,
+    poster_at=st.one_of(st.none(), st.floats(0, 0.9)),
+    old=st.tuples(limits, st.sampled_from([0.0, 0.2, 0.5])),
+    new=st.tuples(limits, st.sampled_from([0.0, 0.2, 0.5])),
 )
-def test_the_upscale_limit_moves_no_crop_beyond_those_that_the_table_names(
-    x: float, y: float, face: float, size: tuple[int, int], clip: str, old: float, new: float
+def test_limits_of_the_crop_move_none_but_those_that_the_table_names(
+    x: float,
+    y: float,
+    face: float,
+    size: tuple[int, int],
+    clip: str,
+    poster_at: float | None,
+    old: tuple[float, float],
+    new: tuple[float, float],
 ) -> None:
     width, height = size
     tall = face * height
     box = np.array([[x * width - tall * 0.4, y * height - tall / 2, x * width + tall * 0.4, y * height + tall / 2]])
-    before, after = (
-        choose_window(box, tall, (0, 0, width, height), clip, CropConfig(mode="mix", max_upscale=limit))
-        for limit in (old, new)
-    )
-    configs = [CurationConfig.model_validate({"crop": {"max_upscale": limit}}) for limit in (old, new)]
+    posters = [] if poster_at is None else [Box(poster_at * width, 0, (poster_at + 0.1) * width, 0.2 * height)]
+    crops = [CropConfig(mode="mix", max_upscale=upscale, max_pad_share=pad) for upscale, pad in (old, new)]
+    before, after = (choose_window_without(box, tall, (0, 0, width, height), posters, clip, crop) for crop in crops)
+    configs = [CurationConfig(crop=crop) for crop in crops]
+    statistics = {"upscale": before.upscale, "posters": float(len(posters)), "mirrors": 0.0}
     if before != after:
-        assert holds("crop.max_upscale", {"upscale": before.upscale}, *configs)
+        named = [change.setting for change in changes(*configs)]
+        assert any(holds(setting, statistics, *configs) for setting in named)
 
 
-def test_a_crop_well_inside_the_upscale_limit_is_not_affected() -> None:
-    relaxed = CurationConfig.model_validate({"crop": {"max_upscale": 2}})
-    assert not holds("crop.max_upscale", {"upscale": 1.3}, CONFIG, relaxed)
-    assert holds("crop.max_upscale", {"upscale": 480 / 360}, CONFIG, relaxed)
+def test_a_crop_well_inside_its_limits_is_not_affected() -> None:
+    relaxed = CurationConfig.model_validate({"crop": {"max_upscale": 2, "max_pad_share": 0.6}})
+    alone = {"posters": 0.0, "mirrors": 0.0, "pad_share": 0.4}
+    assert not holds("crop.max_upscale", {**alone, "upscale": 1.3}, CONFIG, relaxed)
+    assert holds("crop.max_upscale", {**alone, "upscale": 480 / 360}, CONFIG, relaxed)
+    assert holds("crop.max_upscale", {**alone, "upscale": 1.3, "mirrors": 1.0}, CONFIG, relaxed)
+    assert not holds("crop.max_pad_share", alone, CONFIG, relaxed)
+    assert holds("crop.max_pad_share", {**alone, "posters": 1.0}, CONFIG, relaxed)
 
 
 @given(st.integers(33, 120), st.sampled_from([12.0, 13.7, 16.0, 25 / 3]))
