@@ -64,6 +64,7 @@ EFFECTS: tuple[Effect, ...] = (
             "quality.max_frozen_share",
             "quality.min_sharpness",
             "identity_check.max_shift_cm",
+            "identity_check.min_similarity",
             "inset.max_support",
             "occlusion.max_occluded_share",
             "motion",
@@ -112,6 +113,12 @@ EFFECTS: tuple[Effect, ...] = (
         "measurement",
         "decides in which frames something stands before the face",
         stale=frozenset({STATISTICS["occluded_share"].name}),
+    ),
+    Effect(
+        ("identity_check.model",),
+        "measurement",
+        "decides who says whether a face stays one person's",
+        stale=frozenset({STATISTICS["identity_similarity"].name}),
     ),
     Effect(
         ("quality.still_change",),

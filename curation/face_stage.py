@@ -23,6 +23,7 @@ from curation.identity_check import identity_shift_cm
 from curation.motion import motion_statistics
 from curation.occlusion import occluded
 from curation.outcome import Rejected
+from curation.recognition import MODEL_KEY, NETWORKS, Recogniser, least_similarity
 from curation.rules import first_failure
 from curation.sample_video import encode_sample, read_sound
 from curation.sources import Clip
@@ -47,6 +48,7 @@ class FaceTools:
     finder: FaceFinder
     canonical: CanonicalFace
     smirk: "SmirkEncoder | None"
+    recogniser: Recogniser | None = None
 
     @classmethod
     def load(cls, task_file: Path, config: CurationConfig) -> "FaceTools":
@@ -56,7 +58,9 @@ class FaceTools:
             from landmarks.smirk_encoder import SmirkEncoder
 
             smirk = SmirkEncoder(user_path("smirk-encoder", "landmarks.backend"))
-        return cls(FaceFinder(task_file, config.census), read_geometry(task_file), smirk)
+        model = config.identity_check.model
+        recogniser = None if model == "none" else Recogniser(model, user_path(NETWORKS[model].file, MODEL_KEY))
+        return cls(FaceFinder(task_file, config.census), read_geometry(task_file), smirk, recogniser)
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,7 @@ def examine(
             (probed.width, probed.height),
             config,
             one_shot=clip.single_shot is True,
+            recogniser=tools.recogniser,
         )
         findings.decoder = reader.decoder
     with clock.stage("motion"):
@@ -266,13 +271,24 @@ def _candidates(
             sampling,
             clip,
             config,
-            {
-                "identity_shift_cm": _identity_shift_cm(track, start, stop, tools),
-                "shot_identity_shift_cm": next(shift_cm[a, b] for a, b in single if a <= start and stop <= b),
-            },
+            _identity(track, (start, stop), next(s for s in single if s[0] <= start and stop <= s[1]), shift_cm, tools),
         )
         for start, stop in spans
     ]
+
+
+def _identity(
+    track: Track,
+    window: tuple[int, int],
+    shot: tuple[int, int],
+    shift_cm: Mapping[tuple[int, int], float],
+    tools: FaceTools,
+) -> dict[str, float]:
+    return {
+        "identity_shift_cm": _identity_shift_cm(track, *window, tools),
+        "shot_identity_shift_cm": shift_cm[shot],
+        "identity_similarity": least_similarity(track.embeddings, window, shot),
+    }
 
 
 def _identity_shift_cm(track: Track, start: int, stop: int, tools: FaceTools) -> float:

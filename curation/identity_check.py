@@ -1,6 +1,9 @@
 """Whether footage shows one person throughout, by the shape of the head and, where there is a model, by the face's looks."""
 
+from typing import Literal
+
 import numpy as np
+from pydantic import Field
 
 from faceloom.config import Section
 from landmarks.angles import head_pose_deg
@@ -13,6 +16,11 @@ class IdentityCheckConfig(Section):
     max_shift_cm: float = 0.35
     """Mean distance of the rigid points between two halves that show the head alike. Of nine people, halved in four ways,
     it is up to 0.31 cm; between two people 0.28 and more: a second line behind cuts, dissolves and leaps."""
+    model: Literal["none", "sface", "arcface"] = "none"
+    """A recognition network, whose file you supply, that looks at the face twice a second as well."""
+    min_similarity: float = Field(0.35, ge=-1, le=1)
+    """Cosine of the most unlike of a window's looks with the median of its shot. SFace's authors take two faces for one
+    person's from 0.363; for ArcFace within one video, 0.5 is usual. Neither was measured here."""
 
 
 _EXPRESSION_DEG = 5.0  # one unit of blendshapes counts like so many degrees when frames are matched

@@ -10,15 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.config import CurationConfig, RunConfig
+from curation.faces import MTCNN_FILES
 from curation.identity import face_encoder
 from curation.ledger import committed
 from curation.motion import inside_noise
+from curation.recognition import MODEL_KEY, NETWORKS
 from curation.sources import Clip, Manifest, open_manifest
 from faceloom import __version__
 from faceloom.config import differences
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
-from faceloom.models import model_path, sha256_of
+from faceloom.models import file_sha256, model_path, sha256_of, user_path
 from landmarks.smirk_backend import load_smirk
 from shards.dataset import RECORD_NAME, DatasetRecord, ManifestSummary, ledger_path
 from shards.schema import FACE_DIM, FACE_TOKENS
@@ -63,6 +65,9 @@ def prepare(
     manifest = open_manifest(manifest_path)
     _refuse_absent_footage(manifest)
     model_path("face_landmarker", "census")
+    if config.census.detector == "mtcnn":
+        for name in MTCNN_FILES:
+            model_path(name, "census.detector")
     model_path(config.flow.model, "flow.model")
     for section, device in (("flow", config.flow.device), ("face", config.face.device)):
         if device == "cuda" and not config.run.flow.gpus:
@@ -180,6 +185,9 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
     )
     choice = {name: sections[name] for name in deciding}
     landmarker = sha256_of("face_landmarker")
+    detector = [sha256_of(name) for name in MTCNN_FILES] if config.census.detector == "mtcnn" else []
+    network = NETWORKS.get(config.identity_check.model)
+    recogniser = None if network is None else file_sha256(user_path(network.file, MODEL_KEY))
     smirk = load_smirk("landmarks.backend").fingerprint if config.landmarks.backend == "smirk" else None
     flow = {key: value for key, value in sections["flow"].items() if key != "device"}
     # On the CPU: the driver reserves no GPU, and may have none.
@@ -191,7 +199,9 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
         )
     tokens = {"face_tokens": encoder.fingerprint} if encoder is not None else {}
     return {
-        "video": fingerprint(version=__version__, choice=choice, face_landmarker=landmarker),
+        "video": fingerprint(
+            version=__version__, choice=choice, face_landmarker=landmarker, detector=detector, recogniser=recogniser
+        ),
         "landmarks": fingerprint(
             version=__version__, census=sections["census"], face_landmarker=landmarker, smirk=smirk
         ),

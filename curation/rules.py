@@ -115,6 +115,7 @@ RULES: tuple[Rule, ...] = (
         setting("identity_check.max_shift_cm"),
         at_most=True,
     ),
+    Rule("identity_looks", "window", statistic("identity_similarity"), setting("identity_check.min_similarity")),
     Rule("yaw", "window", statistic("yaw_p95_deg"), setting("motion.max_yaw_deg"), at_most=True),
     Rule("pitch_median", "window", abs(statistic("pitch_median_deg")), setting("motion.max_pitch_deg"), at_most=True),
     Rule("pitch", "window", statistic("pitch_p95_deg"), setting("motion.max_pitch_deg"), at_most=True),

@@ -68,6 +68,9 @@ _TABLE = (
     Statistic(
         "shot_identity_shift_cm", "cm", "window", "the same between the halves of the shot that the window is in"
     ),
+    Statistic(
+        "identity_similarity", "cosine", "window", "of the most unlike look of the window with the median of its shot"
+    ),
     Statistic("yaw_range_deg", "deg", "window", "p95 - p5 of yaw", noise=1.38),
     Statistic("pitch_range_deg", "deg", "window", "p95 - p5 of pitch", noise=1.74),
     Statistic("roll_range_deg", "deg", "window", "p95 - p5 of roll", noise=0.93),

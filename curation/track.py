@@ -1,6 +1,6 @@
 """The main character's face followed at the analysis rate: 478 landmarks, 52 blendshapes and a pose a frame."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -12,11 +12,14 @@ from curation.continuity import leaps
 from curation.faces import FaceFinder
 from curation.occlusion import skin_colours, skin_points
 from curation.quality import face_sharpness, picture_change, thumbnail
+from curation.recognition import Recogniser
 from curation.shots import CutFinder, DissolveFinder
 from landmarks.extract import measured_record
 from landmarks.geometry import CanonicalFace
 from landmarks.landmarker import Box, Face
 from landmarks.record import BLENDSHAPES, POINTS, LandmarkRecord
+
+_RECOGNITIONS_S = 2.0  # eight a window
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Track:
     ``starts[T]`` is True where a frame does not continue the one before it: a cut, a leap of the face, each frame of a
     dissolve and the one after it. ``change[T]`` is how much the picture differs from the one before (0 to 255, infinite for
     the first), ``sharpness[T]`` the face's, ``skin[T, P, 3]`` and ``forehead[T, Q, 3]`` its colours, NaN where there is none.
+    ``embeddings`` say who it is, ``[D]`` each, at the frames at which a network was asked.
     """
 
     record: LandmarkRecord
@@ -36,6 +40,7 @@ class Track:
     sharpness: np.ndarray
     skin: np.ndarray
     forehead: np.ndarray
+    embeddings: Mapping[int, np.ndarray]
     cuts: int
     dissolves: int
     leaps: int
@@ -51,12 +56,13 @@ def follow(
     size: tuple[int, int],
     config: CurationConfig,
     one_shot: bool = False,
+    recogniser: Recogniser | None = None,
 ) -> Track:
     """Find the main face of ``census`` in every frame (uint8 RGB, shown at ``times_s[T]``, ``size`` = width, height).
 
     Each frame is searched around the face's last position, else around where the census expects it. Results are not
     smoothed: a blink at 12 fps is one frame. ``one_shot`` says that the frames are known to be one shot, so that no cuts or
-    dissolves are looked for.
+    dissolves are looked for. The ``recogniser`` is asked who the face is twice a second.
     """
     width, height = size
     count = len(times_s)
@@ -67,6 +73,8 @@ def follow(
     sharpness = np.full(count, np.nan)
     skin, forehead = skin_points(canonical)
     colours = np.full((count, len(skin) + len(forehead), 3), np.nan, np.float32)
+    embeddings: dict[int, np.ndarray] = {}
+    every = max(1, round(fps / _RECOGNITIONS_S))
     cuts, dissolves = CutFinder(fps, config.shots), DissolveFinder(config.shots)
     previous: Box | None = None
     grey: np.ndarray | None = None
@@ -85,6 +93,8 @@ def follow(
             previous = face.box
             sharpness[i] = face_sharpness(frame, face.box)
             colours[i] = skin_colours(frame, face, np.concatenate([skin, forehead]))
+            if recogniser is not None and i % every == 0:
+                embeddings[i] = recogniser.embed(frame, face)
     record, metric = measured_record(points, blendshapes, width, height, canonical)
     cut = cuts.cuts()
     leapt = leaps(record, metric, canonical.basis, config.continuity)
@@ -100,6 +110,7 @@ def follow(
         sharpness,
         colours[:, : len(skin)],
         colours[:, len(skin) :],
+        embeddings,
         len(cut),
         len(runs_of(mixed)),
         int(leapt.sum()),

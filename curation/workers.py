@@ -31,10 +31,10 @@ class FaceStage:
     def __init__(self, config: CurationConfig, all_statistics: bool = False) -> None:
         # Workers are parallel already; threads of their own would only get in each other's way.
         cv2.setNumThreads(1)
-        if config.landmarks.backend == "smirk":
+        if config.landmarks.backend == "smirk" or config.census.detector == "mtcnn":
             import torch
 
-            torch.set_num_threads(1)  # also because SMIRK's last bits may depend on it
+            torch.set_num_threads(1)  # also because a network's last bits may depend on it
         self._config = config
         self._all_statistics = all_statistics
         self._tools = FaceTools.load(model_path("face_landmarker", "census"), config)
