@@ -46,7 +46,7 @@ class Mtcnn:
             scores, shifts = (torch.cat(values) for values in zip(*results, strict=True))
             good = scores > threshold
             boxes = _shifted(boxes[good], shifts[good], scores[good])
-            boxes = boxes[nms(boxes[:, :4], boxes[:, 4], 0.7)] if overlap == "union" else _by_smaller(boxes)
+            boxes = boxes[nms(boxes[:, :4], boxes[:, 4], 0.7)] if overlap == "union" else by_smaller(boxes)
         return [(score, Box(*corners)) for *corners, score in boxes.tolist() if score >= min_score]
 
     def _proposed(self, frame: np.ndarray, min_face_px: float) -> Tensor:
@@ -127,7 +127,7 @@ def _squared(boxes: Tensor) -> Tensor:
     return torch.cat([centre - side / 2, centre + side / 2, boxes[:, 4:]], 1)
 
 
-def _by_smaller(boxes: Tensor, limit: float = 0.7) -> Tensor:
+def by_smaller(boxes: Tensor, limit: float = 0.7) -> Tensor:
     """Of boxes ``[n, 5]`` that share ``limit`` of the smaller one's area, the best."""
     kept: list[Tensor] = []
     for box in boxes[boxes[:, 4].argsort(descending=True, stable=True)]:

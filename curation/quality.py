@@ -11,10 +11,10 @@ from landmarks.landmarker import Box
 class QualityConfig(Section):
     """When footage is frozen or out of focus."""
 
-    still_change: float = Field(0.3, gt=0)
+    still_change: float = Field(0.5, gt=0)
     """A picture repeats the one before if no cell of a grid of 16 × 9 changes by more than this, mean of 0 to 255. Stills
-    show 0.0 to 0.3, strongly compressed too. Of a person who barely moves 4 % of the pictures do, though as a whole 90 % of
-    them change by less than that."""
+    show 0.0 to 0.5, strongly compressed or small ones too. Of a person who barely moves 3 to 8 % of the pictures do, though
+    as a whole up to 90 % of them change by less than 0.3."""
     max_frozen_share: float = Field(0.3, ge=0, le=1)
     """Largest share of a window's pictures that repeat the one before."""
     min_sharpness: float = Field(30.0, ge=0)
@@ -24,6 +24,7 @@ class QualityConfig(Section):
 
 THUMBNAIL_WIDTH = 256
 _GRID = (16, 9)
+_EVEN = (64, 36)  # grain and the coder's noise average out before changes are taken
 _FACE_PX = 112
 _FACE_SCALE = 1.2  # of the landmarks' box, so that the whole face is in it
 
@@ -41,7 +42,8 @@ def picture_change(before: np.ndarray, after: np.ndarray) -> float:
 
     Parts, because a person who sits still before a still camera changes little more than noise does over the whole.
     """
-    return float(cv2.resize(np.abs(after - before), _GRID, interpolation=cv2.INTER_AREA).max())
+    change = cv2.resize(after - before, _EVEN, interpolation=cv2.INTER_AREA)
+    return float(cv2.resize(np.abs(change), _GRID, interpolation=cv2.INTER_AREA).max())
 
 
 def face_sharpness(frame: np.ndarray, face: Box) -> float:
