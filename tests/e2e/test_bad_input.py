@@ -34,7 +34,7 @@ BAD = {
     "gone.mp4": ("NotAFileError", "restore the file"),
     "broken link.mp4": ("NotAFileError", "restore the file"),
 }
-# What is unusual but a video: a still portrait in it gets as far as the rule on motion, so its face was found.
+# What is unusual but a video: a still portrait in it gets as far as the rule on frozen pictures, so its face was found.
 UNUSUAL = ("4k.mp4", "10 bit.mp4", "alpha.mov", "odd size.mov", "rotated.mp4", "variable rate.mp4")
 SECONDS = 3
 
@@ -151,7 +151,7 @@ def test_one_frame_is_too_short(run: Run) -> None:
 @pytest.mark.parametrize("name", [*UNUSUAL, UNICODE])
 def test_the_face_in_an_unusual_file_is_found(run: Run, name: str) -> None:
     row = _row(run, name)
-    assert (row["outcome"], row["rule"], row["message"]) == ("rejected", "motion", None)
+    assert (row["outcome"], row["rule"], row["message"]) == ("rejected", "frozen", None)
     assert row["found_share"] == 1.0
 
 
