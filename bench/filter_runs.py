@@ -19,7 +19,7 @@ from bench.composites import ASPECT, Person, widened
 from bench.filter_cases import FPS, Composite, composites
 from bench.filter_labels import Result, Sample
 from curation.config import CurationConfig
-from curation.face_stage import Draft
+from curation.drafts import Draft
 from curation.outcome import Failed, Outcome, Rejected
 from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.sources import Clip

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from curation.config import CurationConfig
-from curation.face_stage import Draft
+from curation.drafts import Draft
 from curation.flow import FlowEstimator, clip_flow
 from curation.identity import FaceEncoder, align_face, choose_frame, face_encoder
 from curation.stages import StageClock

@@ -13,7 +13,8 @@ import cv2
 import ray
 
 from curation.config import CurationConfig
-from curation.face_stage import Draft, FaceTools, Findings, Passed, examine, make_draft
+from curation.drafts import Draft
+from curation.face_stage import FaceTools, Findings, Passed, examine, make_draft
 from curation.flow_stage import FlowTools, finish
 from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Outcome

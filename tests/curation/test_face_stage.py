@@ -9,7 +9,8 @@ import numpy as np
 
 from curation.config import CurationConfig
 from curation.crop import CropConfig, choose_window
-from curation.face_stage import FaceTools, Findings, _shown, examine
+from curation.drafts import shown_frames
+from curation.face_stage import FaceTools, Findings, examine
 from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.sources import Clip
 from curation.stages import StageClock
@@ -49,7 +50,7 @@ def test_the_frames_that_pad_a_sample_play_no_part_in_what_smirk_makes_of_it() -
     crop = choose_window(box, 150.0, (0, 0, WIDTH, HEIGHT), "clip", CropConfig())
     at = pad_to_window(np.arange(VALID))
     encoder: Any = CountingEncoder()
-    frames, shown = _shown((source[i] for i in at), record, at, crop, FaceTools(None, None, encoder))  # type: ignore
+    frames, shown = shown_frames((source[i] for i in at), record, at, crop, encoder)
     assert len(frames) == len(shown) == len(at) == 49
     assert shown.smirk is not None
     assert shown.smirk.shape[0] == 16  # of 0..32, not of 0..32 and sixteen times 32

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from curation import workers
+from curation.candidates import Candidate, best_windows
 from curation.config import CurationConfig
-from curation.face_stage import Candidate, Draft, Findings, Passed, Sampling, _windows
+from curation.drafts import Draft
+from curation.face_stage import Findings, Passed
 from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Rejected
+from curation.sampling import Sampling
 from curation.sources import Clip
 from curation.statistics import STATISTICS
 from curation.workers import FaceStage
@@ -122,7 +125,7 @@ def test_a_clip_without_a_window_is_one_decision(decide: Callable[..., FaceStage
 
 def windows(candidates: list[Candidate], most: int = 4) -> list[int]:
     config = CurationConfig.model_validate({"window": {"most": most}})
-    return [window.start for window in _windows(candidates, OF_CLIP, config)]
+    return [window.start for window in best_windows(candidates, OF_CLIP, config)]
 
 
 def test_a_window_that_breaks_a_rule_is_none_of_the_samples_however_much_it_moves() -> None:

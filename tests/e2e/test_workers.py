@@ -10,7 +10,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from curation.config import CurationConfig
-from curation.face_stage import Draft
+from curation.drafts import Draft
 from curation.ledger import Decision, read_ledger
 from curation.preflight import pool_sizes, prepare
 from curation.run import Runner
