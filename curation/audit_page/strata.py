@@ -13,7 +13,7 @@ import numpy.typing as npt
 from curation.redecide import FAILED, OUTCOMES, Decisions
 
 MOST_ROWS = 40_000
-"""Of a ledger with more rows a sample of about this size is taken: a row comes to 190 bytes of the page."""
+"""Of a ledger with more rows a sample of about this size is taken: a row is at most some 240 bytes of the page."""
 _LEAST_ROWS = 200
 """Of each stratum, so that rare outcomes are not estimated from a handful."""
 _SEED = 0

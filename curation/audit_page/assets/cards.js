@@ -45,6 +45,7 @@ class Card {
       // The ledger's own value need not be a step of the slider; its place on it means the value itself.
       const same = base !== null && Math.abs(value - base) < 0.5 * step;
       set(parsed(this.control, String(same ? base : value)));
+      this.update(); // a slider ends on values that the configuration may refuse
     } });
     return { field, slider };
   }

@@ -184,6 +184,15 @@ def test_a_number_that_the_configuration_refuses_is_marked_and_not_taken(visit: 
     assert visit.page.get_by_role("button", name="Reset").is_disabled()
 
 
+def test_a_slider_does_not_stay_where_the_configuration_refuses_it(visit: Visit, page: Path):
+    visit.open(page)
+    slider = visit.page.locator("#card-motion-min_head_range_deg input[type=range]")
+    slider.fill("0")
+    settle(visit)
+    assert float(slider.input_value()) == 8
+    assert visit.page.get_by_role("button", name="Reset").is_disabled()
+
+
 def test_it_works_by_keyboard_alone(visit: Visit, page: Path):
     visit.open(page)
     visit.page.locator("#motion-max_yaw_deg").focus()
