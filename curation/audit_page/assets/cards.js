@@ -19,7 +19,7 @@ class Card {
     const [first, ...more] = charts;
     this.element = h("article", { class: "card", id: `card-${id}` },
       h("header", {},
-        h("h3", {}, h("label", { for: id }, control.path)),
+        h("h3", {}, h("label", { for: id }, control.path.split(".").flatMap((word, i) => (i ? [h("wbr"), `.${word}`] : [word])))),
         this.inputs.field),
       h("p", { class: "rules" }, rules.length > 1 ? "rules " : "rule ", rules.flatMap((rule, i) => [i ? ", " : "", term(rule.name, rule.asks)])),
       control.effect === "threshold" ? null : h("p", { class: "rules" }, control.why),
