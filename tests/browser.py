@@ -41,6 +41,7 @@ class Visit:
 
     def open(self, file: Path, fragment: str = "") -> None:
         """Load ``file`` from disk and wait until it shows something."""
+        self.page.goto("about:blank")  # else another fragment of the same file is no load
         self.page.goto(f"{file.absolute().as_uri()}{fragment and f'#{fragment}'}")
         self.page.wait_for_selector(READY)
 
@@ -63,6 +64,6 @@ def visiting(browser: Browser, **options: Any) -> Iterator[Visit]:
     try:
         yield visit
         assert visit.errors == []
-        assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
+        assert [url for url in visit.requests if not url.startswith(("file:", "data:", "about:"))] == []
     finally:
         context.close()
