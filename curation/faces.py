@@ -1,7 +1,8 @@
 """Faces in frames: the census that counts them, and the landmarks of the one that is followed.
 
 BlazeFace on a whole frame misses every face below about 0.2 of its height, so the census also looks at overlapping
-tiles. Tiles invent faces; a candidate counts only when FaceLandmarker finds a face on an enlarged crop around it.
+tiles, or with MTCNN. Both invent faces; a candidate counts only when FaceLandmarker finds a face on an enlarged crop
+around it.
 """
 
 import zipfile
@@ -27,14 +28,21 @@ class CensusConfig(Section):
     """Who is in the picture: looked at ``fps`` times a second on the frame and its tiles."""
 
     fps: float = Field(2.0, gt=0)
-    detector: Literal["blazeface", "mtcnn"] = "blazeface"
+    detector: Literal["blazeface", "mtcnn", "both"] = "blazeface"
+    """BlazeFace on tiles finds faces from 0.10 of the frame's height up; those that contest the picture are as high, unless
+    the main face is below 0.26. MTCNN finds them from 0.04 up, for three times the time, with torch in every worker.
+    ``both``: MTCNN only where no face is above ``small_main_share``; for full figures. Measured with bench/census.py."""
+    small_main_share: float = Field(0.26, gt=0, le=1)
+    """Face box height over frame height: with a smaller main face, ``character.second_face_area`` 0.15 asks for faces that
+    tiles miss."""
     tiles: int = Field(TILES, ge=1)
     """Tiles a side; the default finds faces from 0.10 of the frame's height up."""
     overlap: float = Field(TILE_OVERLAP, ge=0, lt=1)
     min_confidence: float = 0.5
     """BlazeFace score below which a candidate is not even verified."""
-    mtcnn_min_share: float = Field(0.035, gt=0, le=1)
-    """Of the frame's height: the smallest face that MTCNN looks for. Half as much is four times the work."""
+    mtcnn_min_share: float = Field(0.07, gt=0, le=1)
+    """Of the frame's height: the smallest face that MTCNN looks for, hair and chin included. 0.05 finds faces from 0.03 up at
+    a third more, 0.1 from 0.08 up."""
     mtcnn_min_confidence: float = Field(0.95, ge=0.7, le=1)
     """As ``min_confidence``, for MTCNN."""
     verify_scale: float = Field(2.2, ge=1)
@@ -57,7 +65,7 @@ class FaceFinder:
         )
         self._landmarker = Landmarker(task_file)
         self._mtcnn: Mtcnn | None = None
-        if config.detector == "mtcnn":
+        if config.detector != "blazeface":
             from curation import mtcnn  # torch, which other workers do without
 
             self._mtcnn = mtcnn.Mtcnn(*(model_path(name, "census.detector") for name in MTCNN_FILES))
@@ -70,21 +78,29 @@ class FaceFinder:
     def census(self, frame: np.ndarray) -> list[Face]:
         """Every verified face of ``frame`` (uint8 RGB ``[H, W, 3]``), largest first."""
         faces: list[Face] = []
+        if self._config.detector != "mtcnn":
+            self._confirm(frame, self._on_tiles(frame), faces)
+        if self._mtcnn is not None and not any(self._is_large(face, frame) for face in faces):
+            least = self._config.mtcnn_min_share * len(frame)
+            self._confirm(frame, self._mtcnn.detect(frame, least, self._config.mtcnn_min_confidence), faces)
+        return sorted(faces, key=lambda face: -face.box.area)
+
+    def _is_large(self, face: Face, frame: np.ndarray) -> bool:
+        return self._config.detector == "both" and face.box.height >= self._config.small_main_share * len(frame)
+
+    def _confirm(self, frame: np.ndarray, candidates: list[tuple[float, Box]], faces: list[Face]) -> None:
+        """Add to ``faces`` those of the ``candidates`` that are faces and new."""
         # Larger first: a whole face is verified before the tiles' guesses at parts of it, which it then covers.
-        for score, box in sorted(self._candidates(frame), key=lambda c: (-c[1].area, -c[0])):
+        for score, box in sorted(candidates, key=lambda c: (-c[1].area, -c[0])):
             if any(face.box.holds(box.centre) for face in faces):
                 continue
             for face in self._verify(frame, box, score):
                 if not any(known.box.iou(face.box) > 0.3 or known.box.holds(face.box.centre) for known in faces):
                     faces.append(face)
-        return sorted(faces, key=lambda face: -face.box.area)
 
-    def _candidates(self, frame: np.ndarray) -> list[tuple[float, Box]]:
-        """Score and box of what the detector takes for a face."""
+    def _on_tiles(self, frame: np.ndarray) -> list[tuple[float, Box]]:
+        """Score and box of what BlazeFace takes for a face, on the frame and its tiles."""
         height, width = frame.shape[:2]
-        if self._mtcnn is not None:
-            least = self._config.mtcnn_min_share * height
-            return self._mtcnn.detect(frame, least, self._config.mtcnn_min_confidence)
         candidates: list[tuple[float, Box]] = []
         regions = [(0, 0, width, height)]
         if self._config.tiles > 1:

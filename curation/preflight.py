@@ -65,7 +65,7 @@ def prepare(
     manifest = open_manifest(manifest_path)
     _refuse_absent_footage(manifest)
     model_path("face_landmarker", "census")
-    if config.census.detector == "mtcnn":
+    if config.census.detector != "blazeface":
         for name in MTCNN_FILES:
             model_path(name, "census.detector")
     model_path(config.flow.model, "flow.model")
@@ -185,7 +185,7 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
     )
     choice = {name: sections[name] for name in deciding}
     landmarker = sha256_of("face_landmarker")
-    detector = [sha256_of(name) for name in MTCNN_FILES] if config.census.detector == "mtcnn" else []
+    detector = [sha256_of(name) for name in MTCNN_FILES] if config.census.detector != "blazeface" else []
     network = NETWORKS.get(config.identity_check.model)
     recogniser = None if network is None else file_sha256(user_path(network.file, MODEL_KEY))
     smirk = load_smirk("landmarks.backend").fingerprint if config.landmarks.backend == "smirk" else None

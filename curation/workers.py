@@ -32,7 +32,7 @@ class FaceStage:
     def __init__(self, config: CurationConfig, all_statistics: bool = False) -> None:
         # Workers are parallel already; threads of their own would only get in each other's way.
         cv2.setNumThreads(1)
-        if config.landmarks.backend == "smirk" or config.census.detector == "mtcnn":
+        if config.landmarks.backend == "smirk" or config.census.detector != "blazeface":
             import torch
 
             torch.set_num_threads(1)  # also because a network's last bits may depend on it

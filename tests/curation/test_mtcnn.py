@@ -60,14 +60,17 @@ def test_of_boxes_within_each_other_the_best_stays() -> None:
     assert by_smaller(boxes).tolist() == [boxes[1].tolist(), boxes[2].tolist(), boxes[3].tolist()]
 
 
-def test_the_census_counts_what_mtcnn_finds_and_the_landmarker_confirms(
-    task_file: Path, mtcnn: Mtcnn, place: Place, street: np.ndarray
+@pytest.mark.parametrize(
+    ("detector", "main_px", "counted"),
+    [("blazeface", 60, 1), ("mtcnn", 60, 2), ("both", 60, 2), ("both", 110, 1)],  # 0.22 and 0.40 of the height
+)
+def test_small_second_faces_are_looked_for_by_mtcnn_and_by_both_where_the_main_face_is_small(
+    detector: str, main_px: int, counted: int, task_file: Path, mtcnn: Mtcnn, place: Place, street: np.ndarray
 ) -> None:
-    finder = FaceFinder(task_file, CensusConfig(detector="mtcnn", mtcnn_min_share=0.06))
+    finder = FaceFinder(task_file, CensusConfig.model_validate({"detector": detector}))
     frame = street_of(street, 1)
-    place(frame, 150, 130, 100)
-    place(frame, 450, 100, 22)  # 0.08 of the height, which tiles of BlazeFace miss
+    place(frame, 150, 130, main_px)
+    place(frame, 450, 100, 20)  # 0.07 of the height, which tiles of BlazeFace miss
     heights = [face.box.height for face in finder.census(frame)]
-    assert len(heights) == 2
-    assert heights == pytest.approx([100, 22], rel=0.3)
+    assert heights == pytest.approx([main_px, 20][:counted], rel=0.3)
     finder.close()
