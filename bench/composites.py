@@ -58,6 +58,10 @@ class Person:
         frames = np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in self.frames])
         return replace(self, frames=frames, boxes=self.boxes * np.tile([width / self.width, height / self.height], 2))
 
+    def backwards(self) -> "Person":
+        """From the last frame to the first."""
+        return replace(self, frames=self.frames[::-1], boxes=self.boxes[::-1])
+
     def flipped(self) -> "Person":
         """As seen in a mirror."""
         boxes = self.boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [self.width, 0, self.width, 0]
@@ -66,6 +70,8 @@ class Person:
 
 def shifted(person: Person, dx: int) -> Person:
     """Moved ``dx`` px to the right, the picture's edge drawn out behind."""
+    if dx == 0:
+        return person
     frames = moved(person.frames, np.full(len(person.frames), dx))
     return replace(person, frames=frames, boxes=person.boxes + np.array([dx, 0, dx, 0]))
 
@@ -124,10 +130,13 @@ def cut_out(person: Person, face_px: float, *, framed: bool = False) -> Cutout:
     return Cutout(frames, alpha, person.face_wh * scale)
 
 
-def free_place(main: Person, cutout: Cutout) -> tuple[int, int] | None:
-    """Left and top of where ``cutout`` fits beside the main head, on the wider side; None where it does not fit."""
+def free_place(main: Person, cutout: Cutout, dx: int = 0) -> tuple[int, int] | None:
+    """Left and top of where ``cutout`` fits beside the main head, once that is shifted by ``dx`` px, on the wider side.
+
+    None where it does not fit.
+    """
     h, w = cutout.alpha.shape[:2]
-    left, right = float(main.head[0]), main.width - float(main.head[2])
+    left, right = float(main.head[0]) + dx, main.width - float(main.head[2]) - dx
     if h > main.height or w > max(left, right):
         return None
     x = (left - w) / 2 if left >= right else main.width - right + (right - w) / 2

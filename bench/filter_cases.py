@@ -72,7 +72,7 @@ class _Cast:
         self._turn = itertools.count()
 
     def pairs(self, count: int = PICKS, *, again: bool = False) -> Iterator[tuple[int, Person, Person]]:
-        """``count`` times: its number, the main character, and someone else (or, alone, oneself mirrored).
+        """``count`` times: its number, the main character, and someone else (or, alone, oneself at another time).
 
         Nobody is the main character twice, except ``again`` where there are fewer people than that.
         """
@@ -82,7 +82,7 @@ class _Cast:
             main = everyone[at % len(everyone)]
             others = [person for person in everyone if person is not main]
             # Every second round begins elsewhere, or the same two would meet again and again.
-            guest = others[(at + at // len(everyone)) % len(others)] if others else main.flipped()
+            guest = others[(at + at // len(everyone)) % len(others)] if others else main.backwards()
             yield i, main, guest
 
 
@@ -112,10 +112,9 @@ def _second_faces(cast: _Cast, characters: CharacterConfig) -> Iterator[Composit
             start = (0, LENGTH - count, (LENGTH - count) // 2)[i % 3]
             shown = _during(start, start + count)
             cutout = make.cut_out(guest, height * main.height)
-            place = make.free_place(main, cutout)
-            if place is None:  # room on one side, where there was half as much on both
-                main = make.shifted(main, -max(0, int(main.head[0])))
-                place = make.free_place(main, cutout)
+            # Where there is too little room on both sides, there may be enough on one.
+            tries = [(dx, make.free_place(main, cutout, dx)) for dx in (0, -max(0, int(main.head[0])))]
+            dx, place = next(((dx, place) for dx, place in tries if place is not None), (0, None))
             if place is None:
                 continue
             yield Composite(
@@ -123,7 +122,9 @@ def _second_faces(cast: _Cast, characters: CharacterConfig) -> Iterator[Composit
                 f"second face {height:.2f} H",
                 main.name,
                 _second_face_label(shown, _weight(main, cutout, characters)),
-                lambda m=main, c=cutout, p=place, s=shown: make.pasted(m.lasting(LENGTH).frames, c, [p] * LENGTH, s),
+                lambda m=main, d=dx, c=cutout, p=place, s=shown: make.pasted(
+                    make.shifted(m, d).lasting(LENGTH).frames, c, [p] * LENGTH, s
+                ),
             )
 
 
@@ -282,7 +283,9 @@ def _dissolves(cast: _Cast) -> Iterator[Composite]:
 
 
 def _like(guest: Person, main: Person) -> Person:
-    """In a frame of ``main``'s size."""
+    """In a frame of ``main``'s size; where both are one person, mirrored, or there might be no cut to see."""
+    if guest.name == main.name:
+        guest = guest.flipped()
     fitted = make.widened(guest.sized(main.height), main.width)
     left = (fitted.width - main.width) // 2
     return Person(guest.name, fitted.frames[:, :, left : left + main.width], fitted.boxes - [left, 0, left, 0])

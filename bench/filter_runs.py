@@ -99,14 +99,15 @@ def file_digest(path: str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def decide(stage: FaceStage, clip: Clip) -> tuple[Result, Draft | None]:
-    """What the face stage makes of ``clip``."""
-    decision, draft = stage.decide(clip)
-    drafts = [] if draft is None else [draft]
-    return result_of(clip, decision.outcome, decision.statistics, drafts), draft
+def decide(stage: FaceStage, clip: Clip) -> tuple[Result, list[Draft]]:
+    """What the face stage makes of ``clip``, and a draft for each of its samples."""
+    decided = stage.decide(clip)
+    drafts = [draft for _, draft in decided if draft is not None]
+    first, _ = decided[0]
+    return _result(clip, first.outcome, first.statistics, drafts), drafts
 
 
-def result_of(clip: Clip, outcome: Outcome, statistics: dict[str, float], drafts: Sequence[Draft]) -> Result:
+def _result(clip: Clip, outcome: Outcome, statistics: dict[str, float], drafts: Sequence[Draft]) -> Result:
     """The outcome as a label judges it; frames are counted at 12 a second from the first of the video."""
     match outcome:
         case Rejected(rule, value, threshold):
@@ -160,8 +161,8 @@ def _decide_composite(job: tuple[str, CurationConfig, Path, tuple[tuple[str, str
 
 
 def _decide_video(footage: Footage) -> tuple[str, Result, Person | None]:
-    result, draft = decide(stage(footage.settings), footage.clip)
-    return footage.name, result, None if draft is None else person_of(footage, draft)
+    result, drafts = decide(stage(footage.settings), footage.clip)
+    return footage.name, result, person_of(footage, drafts[0]) if drafts else None
 
 
 def _start() -> None:
