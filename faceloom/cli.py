@@ -526,7 +526,7 @@ def what_if(
 @app.command("explain", epilog="Example: faceloom explain dataset talking_man.mp4")
 def explain(
     dataset: DatasetFolder,
-    clip: Annotated[str, typer.Argument(help="Clip id or source key.")],
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="Clip id or source key.")],
     as_json: AsJson = False,
 ) -> None:
     """Tell the whole story of one clip: every rule with its margin, what was measured, the cost, the sample."""

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.config import CurationConfig
@@ -21,6 +21,7 @@ def strict(**motion: Any) -> CurationConfig:
     return CurationConfig.model_validate({"motion": motion})
 
 
+@settings(max_examples=50)
 @given(ledgers)
 def test_under_its_own_configuration_a_ledger_is_what_it_was(rows: list[Decision]) -> None:
     table = table_of(rows)
@@ -30,6 +31,7 @@ def test_under_its_own_configuration_a_ledger_is_what_it_was(rows: list[Decision
         np.testing.assert_array_equal(getattr(now, name), getattr(before, name))
 
 
+@settings(max_examples=50)
 @given(ledgers, st.floats(5, 90), st.sampled_from(["any", "all"]))
 def test_every_row_is_decided_as_a_worker_would_from_its_statistics(
     rows: list[Decision], max_yaw_deg: float, mode: str
@@ -47,17 +49,6 @@ def test_every_row_is_decided_as_a_worker_would_from_its_statistics(
         else:
             assert now.outcome[i] == (KEPT if row.outcome == Kept() else UNKNOWN)
             assert math.isnan(now.value[i])
-
-
-@given(ledgers, st.floats(0, 90), st.floats(0, 90))
-def test_a_stricter_threshold_only_rejects(rows: list[Decision], a: float, b: float) -> None:
-    table = table_of(rows)
-    before = recorded(table).outcome
-    strict_rule, loose_rule = (
-        redecide(statistic_columns(table), before, strict(max_yaw_deg=limit)).outcome for limit in sorted((a, b))
-    )
-    changed = strict_rule != loose_rule
-    assert (strict_rule[changed] == REJECTED).all()
 
 
 def test_a_clip_that_was_never_measured_to_its_end_is_unknown_and_not_kept() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.config import CurationConfig
@@ -47,6 +47,7 @@ def now_of(result: WhatIf) -> str:
     return f"{outcome} {rule}".strip()
 
 
+@settings(max_examples=50)
 @given(ledgers, st.lists(st.sampled_from(THRESHOLDS), max_size=3, unique=True), st.booleans())
 def test_the_funnels_add_up_to_the_manifest(rows: list[Decision], moved: list[tuple[str, Any, Any]], up: bool) -> None:
     result = what_if(table_of(rows), CONFIG, with_settings(*((name, a if up else b) for name, a, b in moved)))
@@ -59,6 +60,7 @@ def test_the_funnels_add_up_to_the_manifest(rows: list[Decision], moved: list[tu
         assert then.get(label, 0) - gone + come == now.get(label, 0)
 
 
+@settings(max_examples=50)
 @given(ledgers)
 def test_under_the_same_configuration_nothing_moves(rows: list[Decision]) -> None:
     result = what_if(table_of(rows), CONFIG, CONFIG)
@@ -73,6 +75,7 @@ def test_under_the_same_configuration_nothing_moves(rows: list[Decision]) -> Non
     assert {label: clips for label, clips in result.funnel(result.now).items() if clips} == expected
 
 
+@settings(max_examples=50)
 @given(ledgers, st.sampled_from(THRESHOLDS))
 def test_a_threshold_moves_clips_one_way_only(rows: list[Decision], threshold: tuple[str, Any, Any]) -> None:
     name, stricter, looser = threshold
