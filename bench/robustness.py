@@ -118,7 +118,7 @@ def _decide_copy(job: tuple[Footage, Task]) -> tuple[Task, Result]:
     until = stop_s + 0.5 / probed.fps
     if variant_name == _ORIGINAL:
         clip = Clip("robustness", name, video.path, max(0.0, start_s - 0.5 / probed.fps), until)
-        return job[1], decide(stage(video.settings), clip)[0]
+        return job[1], decide(stage(_at_scale(video.settings, 1.0)), clip)[0]
     variant = _BY_NAME[variant_name]
     span = in_span(probed.pts_s, max(0.0, start_s - 0.5 / probed.fps), until)
     frames = variant.edit(np.stack(list(FrameReader(probed).frames(span))))
@@ -131,9 +131,10 @@ def _decide_copy(job: tuple[Footage, Task]) -> tuple[Task, Result]:
 
 
 def _at_scale(settings: CurationConfig, scale: float) -> CurationConfig:
-    """The limits that are stated in px of the source, for a copy with other px."""
+    """The limits that are stated in px of the source, for a copy with other px; every copy with the same kind of crop."""
     character = settings.character.model_copy(update={"min_face_px": settings.character.min_face_px * scale})
-    crop = settings.crop.model_copy(update={"max_upscale": settings.crop.max_upscale / scale})
+    # Which kind a clip has is drawn by its id.
+    crop = settings.crop.model_copy(update={"max_upscale": settings.crop.max_upscale / scale, "mode": "wide"})
     return settings.model_copy(update={"character": character, "crop": crop})
 
 

@@ -95,7 +95,10 @@ class FaceFinder:
             if any(face.box.holds(box.centre) for face in faces):
                 continue
             for face in self._verify(frame, box, score):
-                if not any(known.box.iou(face.box) > 0.3 or known.box.holds(face.box.centre) for known in faces):
+                if any(known.box.iou(face.box) > 0.3 or known.box.holds(face.box.centre) for known in faces):
+                    continue
+                # Beside a face, hands and patterns are taken for another; hardly ever in their mirror image too.
+                if not faces or self._in_mirror_image(frame, face.box):
                     faces.append(face)
 
     def _on_tiles(self, frame: np.ndarray) -> list[tuple[float, Box]]:
@@ -117,6 +120,14 @@ class FaceFinder:
     def follow(self, frame: np.ndarray, expected: Box) -> Face | None:
         """The face of ``frame`` that continues ``expected``, or None."""
         return self._landmarker.follow(frame, expected)
+
+    def _in_mirror_image(self, frame: np.ndarray, box: Box) -> bool:
+        """Whether the face at ``box`` is also found when the picture around it is mirrored."""
+        x, y, w, h = region = box.square(self._config.verify_scale, frame.shape[1], frame.shape[0])
+        mirrored = frame[y : y + h, x : x + w][:, ::-1]
+        place = Box(w - (box.x1 - x), box.y0 - y, w - (box.x0 - x), box.y1 - y)
+        found = self._landmarker.faces(mirrored, (0, 0, *region[2:]), self._config.verify_min_px)
+        return any(place.holds(face.box.centre) for face in found)
 
     def _verify(self, frame: np.ndarray, candidate: Box, score: float) -> Iterable[Face]:
         height, width = frame.shape[:2]

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from curation.character import CharacterConfig, contested, face_height_px, take_census, tolerated
 from curation.faces import CensusConfig, FaceFinder
-from landmarks.landmarker import Box
+from landmarks.landmarker import Box, Face, Region
 from tests.curation.conftest import Place
 
 
@@ -59,6 +59,23 @@ def test_small_and_large_faces_are_counted_once_each_largest_first(finder: FaceF
     faces = finder.census(frame)
     heights = [float(face_height_px(face.points, 1280, 720)) for face in faces]
     assert heights == pytest.approx([300, 110, 80], rel=0.06)
+
+
+def test_beside_a_face_only_what_is_one_in_its_mirror_image_too_is_another(
+    finder: FaceFinder, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = backdrop(5)
+    place(frame, 300, 330, 300)
+    place(frame, 800, 200, 110)
+    assert len(finder.census(frame)) == 2
+    faces = finder._landmarker.faces
+
+    def blind_to_mirror_images(picture: np.ndarray, region: Region, min_px: int = 0) -> list[Face]:
+        return [] if picture.strides[1] < 0 else faces(picture, region, min_px)
+
+    monkeypatch.setattr(finder._landmarker, "faces", blind_to_mirror_images)
+    (face,) = finder.census(frame)
+    assert face.box.holds((300, 330))
 
 
 def test_no_face_is_invented(finder: FaceFinder, street: np.ndarray) -> None:
