@@ -28,7 +28,7 @@ def test_a_sample_is_about_as_large_as_asked_and_takes_rare_outcomes_whole():
     assert 600 < sum(len(stratum.rows) for stratum in strata) < 1600
     for stratum in strata:
         assert len(set(stratum.rows)) == len(stratum.rows) <= stratum.size
-        if stratum.size <= 5 and stratum.outcome != "failed":
+        if stratum.size <= 800 // len(strata) and stratum.outcome != "failed":
             assert len(stratum.rows) == stratum.size
     largest = max(strata, key=lambda stratum: stratum.size)
     assert (largest.outcome, largest.rule) == ("kept", NO_RULE)
