@@ -124,7 +124,7 @@ def _candidate(
     boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in (landmark_box(p, width, height) for p in points)])
     height_px = float(np.median(face_height_px(points, width, height)))
     times_s = sampling.times_s[part]
-    aside = {kind: looks.aside_boxes(kind, float(times_s[0]), float(times_s[-1])) for kind in ("poster", "mirror")}
+    aside = {kind: looks.aside_heads(kind, float(times_s[0]), float(times_s[-1])) for kind in ("poster", "mirror")}
     avoid = [box for seen in aside.values() for box in seen]
     crop = choose_window_without(boxes, height_px, looks.content, avoid, clip.clip_id, config.crop)
     statistics = motion_statistics(

@@ -18,6 +18,7 @@ from curation.character import (
     tolerated,
 )
 from curation.config import CurationConfig
+from curation.crop import head_boxes
 from curation.faces import FaceFinder
 from curation.insets import InsetFinder
 from landmarks.geometry import CanonicalFace
@@ -43,10 +44,12 @@ class Looks:
         """When a second character was seen."""
         return np.asarray(self.census.times_s[self.contest])
 
-    def aside_boxes(self, kind: Kind, start_s: float, stop_s: float) -> list[Box]:
-        """Where faces of pictures or mirror images are between two times, source px."""
+    def aside_heads(self, kind: Kind, start_s: float, stop_s: float) -> list[Box]:
+        """Where heads of pictures or mirror images are between two times, source px."""
         times_s = self.census.times_s
-        return [box for one in self.aside if one.kind == kind for box in one.boxes(times_s, start_s, stop_s)]
+        boxes = [box for one in self.aside if one.kind == kind for box in one.boxes(times_s, start_s, stop_s)]
+        corners = np.array([[box.x0, box.y0, box.x1, box.y1] for box in boxes]).reshape(-1, 4)
+        return [Box(*head) for head in head_boxes(corners).tolist()]
 
 
 def look_times(times_s: np.ndarray, fps: float, config: CurationConfig) -> np.ndarray:

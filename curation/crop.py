@@ -96,10 +96,10 @@ def choose_window(
         return _release_window(content)
     if mode == "mix":
         mode = "wide" if _draw(clip_id, "mode") < 0.5 else "portrait"
-    x0, y0, x1, y1 = boxes.T
-    w, h = x1 - x0, y1 - y0
-    left, top = np.percentile(x0 - 0.25 * w, 2), np.percentile(y0 - 0.45 * h, 2)
-    right, bottom = np.percentile(x1 + 0.25 * w, 98), np.percentile(y1 + 0.20 * h, 98)
+    y0, y1 = boxes[:, 1], boxes[:, 3]
+    heads = head_boxes(boxes)
+    left, top = np.percentile(heads[:, :2], 2, axis=0)
+    right, bottom = np.percentile(heads[:, 2:], 98, axis=0)
     least = max(1.05 * (bottom - top), 1.05 * (right - left) / _ASPECT, face_height_px / 0.65)
     fit = min(height, width / _ASPECT)
     low, high = config.portrait_min_share, config.portrait_max_share
@@ -125,6 +125,12 @@ def choose_window(
     )
 
 
+def head_boxes(faces: np.ndarray) -> np.ndarray:
+    """Boxes ``[T, 4]`` (x0, y0, x1, y1) that hold hair, ears and chin of the landmark bounding boxes ``faces[T, 4]``."""
+    size = np.tile(faces[:, 2:] - faces[:, :2], 2)
+    return np.asarray(faces + size * [-0.25, -0.45, 0.25, 0.20])
+
+
 def choose_window_without(
     boxes: np.ndarray,
     face_height_px: float,
@@ -133,7 +139,7 @@ def choose_window_without(
     clip_id: str,
     config: CropConfig,
 ) -> CropWindow:
-    """:func:`choose_window`, which shows nothing of ``avoid`` (face boxes, source px) where limits and faces allow it.
+    """:func:`choose_window`, which shows nothing of ``avoid`` (boxes, source px) where limits and faces allow it.
 
     If the window of the whole ``content`` shows some of them, it is looked for on the largest side of them that has all of
     ``boxes``; where that needs more enlargement or bars than ``config`` allows, the first window stays.
@@ -143,7 +149,9 @@ def choose_window_without(
     if not shown:
         return first
     keep = Box(*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
-    for side in _sides_of(_around(shown), content, keep):
+    corners = np.array([[box.x0, box.y0, box.x1, box.y1] for box in shown])
+    around = Box(*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist())
+    for side in _sides_of(around, content, keep):
         window = choose_window(boxes, face_height_px, side, clip_id, config)
         allowed = window.upscale <= config.max_upscale and window.pad_share <= config.max_pad_share
         if allowed and not any(window.part_inside(box) > 0 for box in avoid):
@@ -186,17 +194,6 @@ def _release_window(content: Region) -> CropWindow:
         return CropWindow(x + (width - crop) // 2, y, crop, height, "release", columns)
     pad = int((height * WIDTH / HEIGHT - width) / 2)
     return CropWindow(x - pad, y, width + 2 * pad, height, "release", columns)
-
-
-def _around(faces: Sequence[Box]) -> Box:
-    """The box that holds the heads of ``faces``, hair and chin included."""
-    w, h = max(face.width for face in faces), max(face.height for face in faces)
-    return Box(
-        min(face.x0 for face in faces) - 0.25 * w,
-        min(face.y0 for face in faces) - 0.45 * h,
-        max(face.x1 for face in faces) + 0.25 * w,
-        max(face.y1 for face in faces) + 0.20 * h,
-    )
 
 
 def _sides_of(avoid: Box, content: Region, keep: Box) -> list[Region]:
