@@ -18,12 +18,12 @@ def canonical(task_file: Path) -> CanonicalFace:
     return read_geometry(task_file)
 
 
-def followed(frames: np.ndarray, finder: FaceFinder, canonical: CanonicalFace) -> Track:
+def followed(frames: np.ndarray, finder: FaceFinder, canonical: CanonicalFace, one_shot: bool = False) -> Track:
     """Census every sixth frame, landmarks in all, as if the frames were shown at 12 fps."""
     times = 3.0 + np.arange(len(frames)) / 12
     census = take_census(times[::6], [finder.census(frame) for frame in frames[::6]])
     height, width = frames.shape[1:3]
-    return follow(iter(frames), times, 12.0, census, finder, canonical, (width, height), CurationConfig())
+    return follow(iter(frames), times, 12.0, census, finder, canonical, (width, height), CurationConfig(), one_shot)
 
 
 def test_one_man_is_one_track(man: np.ndarray, finder: FaceFinder, canonical: CanonicalFace) -> None:
@@ -55,6 +55,26 @@ def test_a_cut_begins_a_new_stretch_and_no_window_crosses_it(
     assert spans == [(0, 40), (40, 80)]
     windows = [w for s in spans for w in candidate_windows(s, track.record.found, WindowConfig(), CharacterConfig())]
     assert windows == [(0, 40), (40, 80)]
+
+
+def test_no_window_shows_a_dissolve(man: np.ndarray, finder: FaceFinder, canonical: CanonicalFace) -> None:
+    weight = (np.arange(1, 9) / 9)[:, None, None, None]
+    blend = np.rint((1 - weight) * man[36:44] + weight * man[72:80, :, ::-1]).astype(np.uint8)
+    track = followed(np.concatenate([man[:36], blend, man[80:116, :, ::-1]]), finder, canonical)
+    assert (track.cuts, track.dissolves) == (0, 1)
+    for start, stop in stretches(track.record.found, track.starts, 3):
+        assert stop - start <= 2 or stop <= 38 or start >= 42
+
+
+def test_in_what_is_known_to_be_one_shot_no_cut_is_looked_for(
+    man: np.ndarray, finder: FaceFinder, canonical: CanonicalFace
+) -> None:
+    flash = man[:24].copy()
+    flash[12:] = np.clip(flash[12:].astype(int) + 60, 0, 255)  # the light is switched on
+    assert followed(flash, finder, canonical).cuts == 1
+    known = followed(flash, finder, canonical, one_shot=True)
+    assert (known.cuts, known.dissolves) == (0, 0)
+    assert not known.starts.any()
 
 
 def test_frames_without_the_face_are_nan_and_not_found(
