@@ -43,14 +43,13 @@ def main() -> None:
     for column in table.columns:
         column.justify = "right"
     with chromium() as browser:
+        version = browser.version
         for rows in sizes:
             with tempfile.TemporaryDirectory() as folder, visiting(browser) as visit:
                 table.add_row(*_measure(Path(folder), rows, visit))
     console = Console()
     console.print(table)
-    console.print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {visit.page.evaluate('navigator.userAgent')}"
-    )
+    console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Chromium {version}")
 
 
 def _measure(folder: Path, rows: int, visit: Visit) -> tuple[str, ...]:
