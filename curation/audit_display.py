@@ -172,7 +172,7 @@ def _what_is_not_known(result: WhatIf) -> Iterator[str]:
         yield f"unknown: {unmeasured} clips break no rule so far, but were not measured to the end"
     others = result.count(result.other_window)
     if others:
-        yield f"{others} rejected clips have further windows, of which the ledger holds nothing and one may pass"
+        yield f"of {others} rejected clips another window may pass, of which the ledger holds nothing"
 
 
 def _nested(funnel: dict[Label, int]) -> dict[str, Any]:
