@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 _BINS = 40
 _TAIL = 0.002
+_LEAST_WIDTH = 1e-300  # subnormal numbers have no power of ten to be a multiple of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def histogram(
     low, high = float(min(marks)), float(max(marks))
     if 0 <= low < 0.5 * high:
         low = 0.0
-    step = round_step((high - low) / _BINS) if high > low else round_step(abs(high) / _BINS or 0.1)
+    width = (high - low if high > low else abs(high)) / _BINS
+    step = round_step(width if width > _LEAST_WIDTH else 0.1)
     whole = bool(countable and step <= 1 and np.all(values == np.rint(values)))
     step = 1.0 if whole else step
     low = np.floor(low / step) * step

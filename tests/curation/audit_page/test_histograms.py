@@ -34,6 +34,13 @@ def test_bins_hold_what_lies_between_their_edges():
     assert made.above == np.sum(values >= edges[-1])
 
 
+@pytest.mark.parametrize("values", [[5e-324], [0.0, 5e-324], [2e-308, 4e-308]])
+def test_numbers_next_to_zero_have_bins(values: list[float]):
+    made = histogram(np.array(values), np.ones(len(values), bool))
+    assert made is not None
+    assert sum(made.kept) == len(values)
+
+
 def test_a_threshold_is_always_in_the_picture():
     made = histogram(np.linspace(1, 2, 50), np.ones(50, bool), [9.0])
     assert made is not None
