@@ -192,13 +192,14 @@ def _crowds(cast: _Cast) -> Iterator[Composite]:
 
 
 def _mirrors(cast: _Cast) -> Iterator[Composite]:
-    rules = ("mirror", *_CROWD)
+    rules = ("mirror", *_CROWD, "inset")
     for _, main, _ in cast.pairs():
         yield Composite(
             f"mirror/beside_{main.name}",
             "mirror",
             main.name,
-            Label("rejected", rules, second=True),
+            # Which of the two is the image, nobody can tell.
+            Label("either", rules, apart=_faces_beside(main), second=True),
             lambda m=main: make.side_by_side(m.lasting(LENGTH), m.flipped().lasting(LENGTH)),
         )
     for size, far in ((0.2, False), (0.3, False), (0.2, True)):
@@ -207,8 +208,16 @@ def _mirrors(cast: _Cast) -> Iterator[Composite]:
             yield from _picture("mirror", f"{size:.2f}", main, image, far, rules, still=False)
 
 
+def _faces_beside(main: Person) -> tuple[tuple[float, float, float, float], ...]:
+    """Where the faces are when ``main`` stands beside the mirror image."""
+    half, (w, _) = main.width // 4 * 2, main.face_wh
+    y0, y1 = (float(np.median(main.boxes[:, side])) for side in (1, 3))
+    centres = (half / 2, half * 3 / 2)
+    return tuple((x - float(w) / 2, y0, x + float(w) / 2, y1) for x in centres)
+
+
 def _posters(cast: _Cast) -> Iterator[Composite]:
-    rules = ("poster", *_CROWD)
+    rules = ("poster", *_CROWD, "inset")
     for size, far in ((0.2, False), (0.3, False), (0.2, True)):
         for _, main, guest in cast.pairs():
             image = make.cut_out(guest, size * main.height, framed=True)

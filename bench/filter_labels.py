@@ -25,13 +25,15 @@ class Label:
 
     ``kept``: a sample. ``rejected``: none, by one of ``rules``, of which the first is meant for this. ``split``: a sample
     that touches no mark. ``either``: none by one of ``rules``, or a sample that touches no mark. No sample may reach over a
-    seam, the first frame of another shot. ``second``: it is about a second character.
+    seam, the first frame of another shot, nor show all of the boxes ``apart`` (x0, y0, x1, y1, px). ``second``: it is about a
+    second character.
     """
 
     expected: Expected
     rules: tuple[str, ...] = ()
     marks: tuple[Mark, ...] = ()
     seams: tuple[int, ...] = ()
+    apart: tuple[tuple[float, float, float, float], ...] = ()
     second: bool = False
 
 
@@ -89,9 +91,11 @@ def judge(label: Label, result: Result) -> tuple[Finding, str]:
 
 
 def touches(label: Label, sample: Sample) -> list[str]:
-    """The seams that ``sample`` reaches over, and the marks of which it shows more than it may."""
+    """The seams that ``sample`` reaches over, and what it shows more of than it may."""
     first, last = int(sample.frames.min()), int(sample.frames.max())
     found = [f"the seam at frame {seam}" for seam in label.seams if first < seam <= last]
+    if label.apart and all(_overlap(sample.crop, box) for box in label.apart):
+        found.append("what only one sample each may show")
     for mark in label.marks:
         share = float(mark.frames[sample.frames].mean()) if _overlap(sample.crop, mark.box) else 0.0
         if share > mark.share:

@@ -130,6 +130,8 @@ def marked(start: int, stop: int) -> np.ndarray:
         (Label("either", marks=(Mark("", marked(0, 11), share=0.03),)), kept(Sample(FRAMES, WHOLE)), "right"),
         (Label("split", marks=(Mark("", marked(0, 60), (718, 0, 800, 99)),)), kept(Sample(FRAMES, WHOLE)), "right"),
         (Label("split", marks=(Mark("", marked(0, 60), (717, 0, 800, 99)),)), kept(Sample(FRAMES, WHOLE)), "leak"),
+        (Label("either", apart=((0, 0, 9, 9), (700, 0, 709, 9))), kept(Sample(FRAMES, WHOLE)), "leak"),
+        (Label("either", apart=((0, 0, 9, 9), (720, 0, 729, 9))), kept(Sample(FRAMES, WHOLE)), "right"),
         (Label("split", seams=(10,)), kept(Sample(FRAMES, WHOLE)), "right"),
         (Label("split", seams=(58,)), kept(Sample(FRAMES, WHOLE)), "leak"),
         (Label("split", seams=(59,)), kept(Sample(FRAMES, WHOLE)), "right"),
