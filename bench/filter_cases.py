@@ -237,7 +237,10 @@ def _picture(
         place = (width - w - round(0.05 * main.height), round(0.2 * main.height))
     if place is None:
         return
-    box = (place[0], place[1], place[0] + w, place[1] + h)
+    # The face in it: a crop may show the frame's edge.
+    fw, fh = image.face_wh
+    x, y = place[0] + w / 2, place[1] + h * 0.95 / 1.65
+    box = (x - fw / 2, y - fh / 2, x + fw / 2, y + fh / 2)
     yield Composite(
         f"{case}/{'far' if far else 'near'}_{what}_{main.name}",
         f"{case}, {'far' if far else 'near'}",

@@ -39,7 +39,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Sample:
-    """Frames ``[n]`` of the composite that a sample shows, and its crop x, y, w, h in px."""
+    """Frames ``[n]`` of the composite that a sample shows, and which part of them: x, y, w, h in px."""
 
     frames: np.ndarray
     crop: tuple[float, float, float, float]

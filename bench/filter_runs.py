@@ -27,7 +27,7 @@ from curation.video import FrameReader, probe
 from curation.workers import FaceStage
 from landmarks.landmarker import landmark_box
 from landmarks.record import dequantise
-from shards.schema import decode_field
+from shards.schema import WIDTH, decode_field
 from shards.storage import write_atomic
 
 Job, Answer = TypeVar("Job"), TypeVar("Answer")
@@ -118,7 +118,10 @@ def _result(clip: Clip, outcome: Outcome, statistics: dict[str, float], drafts: 
     samples = []
     for draft in drafts:
         pts_s = np.array(draft.meta["pts_s"][: draft.meta["n_valid"]]) - first_s
-        samples.append(Sample(np.rint(pts_s * FPS).astype(int), tuple(draft.meta["crop_xywh"])))
+        x, y, w, h = draft.meta["crop_xywh"]
+        # What the crop shows of the source; the rest of it is black.
+        left, right = (x + column * w / WIDTH for column in draft.meta["valid_x0x1"])
+        samples.append(Sample(np.rint(pts_s * FPS).astype(int), (left, y, right - left, h)))
     return Result("kept", "", None, None, statistics, tuple(samples))
 
 
