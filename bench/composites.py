@@ -102,12 +102,13 @@ def widened(person: Person, width: int, at: float = 0.5) -> Person:
 class Cutout:
     """A head cut out of its footage: ``frames[T, h, w, 3]``, how much of each px is seen ``alpha[h, w, 1]``, and its face.
 
-    ``face_wh`` is the median width and height of the face in it, px.
+    ``face_wh`` is the median width and height of the face in it, ``faces[T, 4]`` its box in each frame: x0, y0, x1, y1, px.
     """
 
     frames: np.ndarray
     alpha: np.ndarray
     face_wh: np.ndarray
+    faces: np.ndarray
 
 
 def cut_out(person: Person, face_px: float, *, framed: bool = False) -> Cutout:
@@ -127,7 +128,8 @@ def cut_out(person: Person, face_px: float, *, framed: bool = False) -> Cutout:
         ys, xs = np.mgrid[0:h, 0:w]
         radius = np.hypot((xs - (w - 1) / 2) / (w / 2), (ys - (h - 1) / 2) / (h / 2))
         alpha = np.clip((1.02 - radius) / 0.12, 0, 1).astype(np.float32)[..., None]
-    return Cutout(frames, alpha, person.face_wh * scale)
+    per_px = np.tile(np.array(size) / [x1 - x0, y1 - y0], 2)
+    return Cutout(frames, alpha, person.face_wh * scale, (person.boxes - [x0, y0, x0, y0]) * per_px)
 
 
 def free_place(main: Person, cutout: Cutout, dx: int = 0) -> tuple[int, int] | None:

@@ -229,8 +229,8 @@ def _picture(
 ) -> Iterator[Composite]:
     """A face in a frame on the wall: beside the head, where the crop may show it, or so far off that no crop has to."""
     if still:
-        image = Cutout(image.frames[:1], image.alpha, image.face_wh)
-    h, w = image.alpha.shape[:2]
+        image = Cutout(image.frames[:1], image.alpha, image.face_wh, image.faces[:1])
+    w = image.alpha.shape[1]
     width = main.width + (round(main.height * 1.4 / 4) * 4 if far else 0)
     place: tuple[int, int] | None = make.free_place(main, image)
     if far:
@@ -238,14 +238,12 @@ def _picture(
     if place is None:
         return
     # The face in it: a crop may show the frame's edge.
-    fw, fh = image.face_wh
-    x, y = place[0] + w / 2, place[1] + h * 0.95 / 1.65
-    box = (x - fw / 2, y - fh / 2, x + fw / 2, y + fh / 2)
+    x0, y0, x1, y1 = (float(side) for side in np.median(image.faces, axis=0) + np.tile(place, 2))
     yield Composite(
         f"{case}/{'far' if far else 'near'}_{what}_{main.name}",
         f"{case}, {'far' if far else 'near'}",
         main.name,
-        Label("split" if far else "either", rules, (Mark(case, _always(), box),), second=True),
+        Label("split" if far else "either", rules, (Mark(case, _always(), (x0, y0, x1, y1)),), second=True),
         lambda: make.pasted(make.widened(main, width, at=0).lasting(LENGTH).frames, image, [place] * LENGTH, _always()),
     )
 
