@@ -20,7 +20,7 @@ from faceloom.models import model_path
 from landmarks.record import dequantise, to_crop
 from shards.schema import BASE_LAYER, FIELDS, FRAMES, HEIGHT, WIDTH, decode_field, layer_fields
 from shards.video import decode_video
-from tests.browser import chromium, visiting
+from tests.browser import Visit
 from tests.e2e.command import faceloom
 from training.demo import unexpected as unlearned
 
@@ -49,15 +49,14 @@ def test_every_clip_has_the_outcome_it_was_made_for(demo: Path) -> None:
     assert unexpected(rows) == []
 
 
-def test_the_audit_page_shows_the_run_and_a_clip_of_every_outcome(demo: Path) -> None:
-    with chromium() as browser, visiting(browser) as visit:
-        visit.open(demo / "audit.html")
-        assert visit.page.locator(".verdict .now").inner_text() == str(sum(clip.outcome == "kept" for clip in DEMO))
-        shown = set(visit.page.locator(".example .source").all_inner_texts())
-        assert {clip.name for clip in DEMO if clip.outcome == "rejected"} <= shown
-        assert visit.page.locator(".example video").count() == len(shown)
-        failed = [clip.name for clip in DEMO if clip.outcome == "failed"]
-        assert [name.split("/")[0] for name in visit.page.locator("td .source").all_inner_texts()] == failed
+def test_the_audit_page_shows_the_run_and_a_clip_of_every_outcome(demo: Path, visit: Visit) -> None:
+    visit.open(demo / "audit.html")
+    assert visit.page.locator(".verdict .now").inner_text() == str(sum(clip.outcome == "kept" for clip in DEMO))
+    shown = set(visit.page.locator(".example .source").all_inner_texts())
+    assert {clip.name for clip in DEMO if clip.outcome == "rejected"} <= shown
+    assert visit.page.locator(".example video").count() == len(shown)
+    failed = [clip.name for clip in DEMO if clip.outcome == "failed"]
+    assert [name.split("/")[0] for name in visit.page.locator("td .source").all_inner_texts()] == failed
 
 
 def test_the_stages_of_training_learned_and_left_videos(demo: Path) -> None:
