@@ -56,7 +56,7 @@ demo: models
 	$(BIN)/faceloom demo
 
 test: models browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 bench: models
 	$(BIN)/python -m bench.curation
