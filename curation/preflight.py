@@ -16,6 +16,7 @@ from curation.ledger import committed
 from curation.motion import inside_noise
 from curation.recognition import MODEL_KEY, NETWORKS
 from curation.sources import Clip, Manifest, open_manifest
+from curation.weights import face_weights, flow_weights
 from faceloom import __version__
 from faceloom.config import differences
 from faceloom.errors import UserError
@@ -64,11 +65,8 @@ def prepare(
     """
     manifest = open_manifest(manifest_path)
     _refuse_absent_footage(manifest)
-    model_path("face_landmarker", "census")
-    if config.census.detector != "blazeface":
-        for name in MTCNN_FILES:
-            model_path(name, "census.detector")
-    model_path(config.flow.model, "flow.model")
+    for name, wanted_by in (face_weights(config) | flow_weights(config)).items():
+        model_path(name, wanted_by)
     for section, device in (("flow", config.flow.device), ("face", config.face.device)):
         if device == "cuda" and not config.run.flow.gpus:
             raise UserError(

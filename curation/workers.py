@@ -20,8 +20,10 @@ from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Outcome
 from curation.sources import Clip
 from curation.stages import StageClock
+from curation.weights import face_weights, flow_weights
 from faceloom.engine import machine_is_at_fault
 from faceloom.models import model_path
+from faceloom.node_models import bring_to_node
 
 logger = getLogger(__name__)
 
@@ -38,6 +40,7 @@ class FaceStage:
             torch.set_num_threads(1)  # also because a network's last bits may depend on it
         self._config = config
         self._all_statistics = all_statistics
+        bring_to_node(face_weights(config))
         self._tools = FaceTools.load(model_path("face_landmarker", "census"), config)
 
     def decide(self, clip: Clip) -> list[tuple[Decision, Draft | None]]:
@@ -101,6 +104,7 @@ class FlowStage:
         # RAFT's last bits depend on the number of threads, so it belongs to the config, not to the machine.
         torch.set_num_threads(config.flow.threads)
         self._config = config
+        bring_to_node(flow_weights(config))
         self._tools = FlowTools.load(config)
 
     def finish(self, decision: Decision, draft: Draft) -> tuple[Decision, dict[str, bytes] | None]:

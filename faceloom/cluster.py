@@ -23,12 +23,15 @@ def connect(address: str | None) -> dict[str, float]:
         # An actor that reserves no GPU sees none, so that `device: auto` never takes one behind the scheduler's back.
         hidden = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
         os.environ.update(hidden)
+        # The driver's models folder, where a node has it, too; what a node lacks there it fetches into its own cache.
+        models = os.environ.get("FACELOOM_MODELS")
+        shared = {"FACELOOM_MODELS": os.path.abspath(models)} if models else {}  # noqa: PTH100 - no symlinks resolved
         try:
             ray.init(
                 address=address,
                 include_dashboard=False,
                 log_to_driver=False,
-                runtime_env={"env_vars": quiet | hidden},
+                runtime_env={"env_vars": quiet | hidden | shared},
                 logging_level="error",
             )
         except (ConnectionError, ValueError) as error:

@@ -1,8 +1,9 @@
 """The model registry: which files a run needs, what they must be byte for byte, and how to get them.
 
 ``models.toml`` is the table. A file is taken from ``$FACELOOM_MODELS`` or else from the cache, and only if its sha256
-is the pinned one; nothing is downloaded behind the user's back, and nothing stands in for a file that is missing. Files
-whose licence forbids passing them on are the user's to supply, and have no pinned sha256.
+is the pinned one; nothing stands in for a file that is missing. Only ``faceloom models fetch`` downloads, and a worker of a
+run whose node lacks what the driver has (:mod:`faceloom.node_models`). Files whose licence forbids passing them on are the
+user's to supply, and have no pinned sha256.
 """
 
 import difflib
