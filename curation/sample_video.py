@@ -11,6 +11,7 @@ import av
 import numpy as np
 from pydantic import Field
 
+from curation.containers import open_footage
 from faceloom.config import Section
 
 _AUDIO_RATE = 48_000
@@ -82,7 +83,7 @@ def read_sound(path: str, start_s: float, duration_s: float) -> np.ndarray | Non
     ``av.FFmpegError`` when its audio cannot be decoded, ``ValueError`` when its rate or layout changes on the way.
     """
     count = round(duration_s * _AUDIO_RATE)
-    with av.open(path) as container:
+    with open_footage(path) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):
             return None

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curation.containers import MAX_FRAMES
 from curation.sources import Clip
-from curation.video import Probe, SpanError, VideoConfig, analysis_fps, in_span, sample_indices
+from curation.video import OversizedVideoError, Probe, SpanError, VideoConfig, analysis_fps, in_span, sample_indices
 from shards.schema import FRAMES
 
 
@@ -23,7 +24,11 @@ class Sampling:
 
 
 def sample(probed: Probe, clip: Clip, config: VideoConfig) -> Sampling:
-    """The frames of ``clip`` to analyse. Raises :class:`curation.video.SpanError` if the video does not have its span."""
+    """The frames of ``clip`` to analyse.
+
+    Raises :class:`curation.video.SpanError` if the video does not have its span, and
+    :class:`curation.video.OversizedVideoError` if that would be too long to sample.
+    """
     span = in_span(probed.pts_s, clip.t0_s, clip.t1_s)
     if not len(span):
         raise SpanError(
@@ -34,6 +39,10 @@ def sample(probed: Probe, clip: Clip, config: VideoConfig) -> Sampling:
     half = 0.5 / probed.fps if probed.fps else 0.0
     duration_s = float(times[-1] - times[0])
     fps = analysis_fps(duration_s, FRAMES, config, half)
+    if duration_s * fps > MAX_FRAMES:
+        raise OversizedVideoError(
+            f"the times of {clip.path} span {duration_s / 3600:.0f} hours; re-encode it or correct the manifest's span"
+        )
     chosen = span[sample_indices(times, fps)]
     return Sampling(chosen, probed.pts_s[chosen], fps, duration_s)
 

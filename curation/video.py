@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from curation.containers import DECODER_OPTIONS, MAX_FRAMES, MAX_PIXELS, open_footage
 from faceloom.config import Section
 
 
@@ -53,6 +54,10 @@ class TruncatedVideoError(VideoError):
 
 class SpanError(VideoError):
     """The manifest asks for a span that the video does not have."""
+
+
+class OversizedVideoError(VideoError):
+    """Pictures larger, or more of them, than any footage has: a damaged header, or a file made to exhaust the machine."""
 
 
 class UnreadableVideoError(VideoError):
@@ -115,7 +120,11 @@ def probe(path: str) -> Probe:
     if status.st_size == 0:
         raise EmptyFileError(f"{path} has zero bytes; download it again or remove it from the manifest")
     try:
-        container = av.open(path)
+        container = open_footage(path)
+    except av.ArgumentError:
+        raise UnreadableVideoError(
+            f"{path} is no container of footage but a playlist, a picture or raw data; re-encode or remove it"
+        ) from None
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__
         if file.suffix.lower() in {".mp4", ".mov", ".m4v"} and isinstance(error, av.InvalidDataError | av.EOFError):
@@ -146,6 +155,7 @@ def _probe(container: av.container.InputContainer, path: str) -> Probe:
     if stream.codec_context is None:
         raise UnreadableVideoError(f"{path}: FFmpeg has no decoder for its video stream; re-encode or remove it")
     promised = stream.frames
+    _refuse_many(path, promised)
     packets: list[_Packet] = []
     first: av.VideoFrame | None = None
     reason = "it holds none"
@@ -153,6 +163,7 @@ def _probe(container: av.container.InputContainer, path: str) -> Probe:
         # The last packet of a file that is cut inside it is there, but short.
         if packet.size and not (promised and packet.is_corrupt):
             packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+            _refuse_many(path, len(packets))
         if first is None:
             try:
                 first = next(iter(stream.codec_context.decode(packet)), None)
@@ -173,6 +184,7 @@ def _probe(container: av.container.InputContainer, path: str) -> Probe:
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
         width = round(width * float(aspect))
+    _refuse_large(path, width, height)
     rotation = first.rotation % 360
     if rotation in (90, 270):
         width, height = height, width
@@ -198,6 +210,19 @@ def _probe(container: av.container.InputContainer, path: str) -> Probe:
     )
 
 
+def _refuse_large(path: str, width: int, height: int) -> None:
+    if not 0 < width * height <= MAX_PIXELS:
+        raise OversizedVideoError(
+            f"{path} has pictures of {width}x{height} px when shown, up to {MAX_PIXELS / 1e6:.0f} million are read; "
+            "re-encode or remove it"
+        )
+
+
+def _refuse_many(path: str, frames: int) -> None:
+    if frames > MAX_FRAMES:
+        raise OversizedVideoError(f"{path} states more than {MAX_FRAMES} frames; split, re-encode or remove it")
+
+
 # Where a seek lands exactly on a keyframe. In an MPEG transport stream it does not, and decord returns other frames.
 _INDEXED_FORMATS = ("mov,", "matroska,")
 # 8-bit formats that decord and PyAV turn into the same RGB; they interpolate the chroma of others differently.
@@ -215,6 +240,7 @@ def _pictures(container: av.container.InputContainer) -> av.VideoStream | None:
     stream = best if isinstance(best, av.VideoStream) and best in moving else moving[0]
     if stream.codec_context is not None:
         stream.thread_count = 1
+        stream.codec_context.options = DECODER_OPTIONS
     return stream
 
 
@@ -286,12 +312,12 @@ class FrameReader:
 
     def _pyav(self, wanted: list[int]) -> Iterator[np.ndarray]:
         if self._probe.timed and wanted[0] > 0:
-            with av.open(self._probe.path) as container:
+            with open_footage(self._probe.path) as container:
                 decoded = self._decoded_from(container, wanted[0])
                 if decoded is not None:
                     yield from self._chosen(decoded, wanted)
                     return
-        with av.open(self._probe.path) as container:
+        with open_footage(self._probe.path) as container:
             stream = _pictures(container)
             assert stream is not None
             yield from self._chosen(container.decode(stream), wanted)
