@@ -26,19 +26,52 @@ from faceloom.errors import UserError
 from landmarks.backend import LandmarksConfig
 
 
-class FacePoolConfig(Section):
-    """The workers of the face stage, and what Ray reserves for each of them."""
+class PoolConfig(Section):
+    """The workers of a stage, what Ray reserves for each of them, and when one is replaced."""
 
     workers: int = Field(0, ge=0)
-    """0 means as many as the cluster has room for when the run starts."""
+    """0 means as many as the cluster has room for, also when nodes come or go. A number is asked for, and waited for."""
     cpus: float = Field(0.5, gt=0)
     """Half a CPU by default, and for flow too: where both pools share the CPUs, a clip is in one of them at a time."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Further resources of Ray that a node must offer, to place the pool: ``{face_node: 0.01}``."""
+    deadline_s: float = Field(gt=0)
+    """Seconds that one call may take; then its worker is killed, and after a second time the clip has failed."""
+    memory_mib: int = Field(gt=0)
+    """Resident memory beyond which a worker gives up the clip it is at; after a second time the clip has failed."""
+    recycle_mib: int = Field(gt=0)
+    """Resident memory beyond which a worker is replaced after its clip: decoders and models leak."""
+    recycle_clips: int = Field(1000, ge=1)
+    """Calls after which a worker is replaced."""
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """What Ray reserves for a worker."""
+        return {"CPU": self.cpus, **self.resources}
 
 
-class FlowPoolConfig(FacePoolConfig):
-    """The workers of the flow stage."""
+class FacePoolConfig(PoolConfig):
+    """The workers of the face stage."""
+
+    deadline_s: float = Field(300.0, gt=0)
+    deadline_s_per_gigapixel: float = Field(600.0, ge=0)
+    """Seconds more for every 10⁹ pixels in the frames of the clip's span: a minute of 720p at 25 fps has 1.4."""
+    memory_mib: int = Field(6144, gt=0)
+    recycle_mib: int = Field(3072, gt=0)
+
+
+class FlowPoolConfig(PoolConfig):
+    """The workers of the flow stage. Every sample is of one size, so that they need no allowance for it."""
 
     gpus: float = Field(0.0, ge=0)
+    deadline_s: float = Field(3600.0, gt=0)
+    memory_mib: int = Field(16384, gt=0)
+    recycle_mib: int = Field(12288, gt=0)
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """What Ray reserves for a worker."""
+        return {**super().needs, "GPU": self.gpus}
 
 
 class RunConfig(Section):
@@ -50,6 +83,8 @@ class RunConfig(Section):
     """Clips of the manifest whose kept ones make one shard."""
     held_mib: int = Field(4096, ge=1)
     """Memory for samples in work or waiting for their shard. When it is spent, only the oldest block goes on."""
+    wait_s: float = Field(900.0, gt=0)
+    """Seconds that a pool may have clips and no worker before the run ends: time for an autoscaler to bring nodes."""
 
 
 class CurationConfig(Section):

@@ -89,9 +89,11 @@ def examine(
     findings: Findings,
     clock: StageClock,
     all_statistics: bool = False,
+    probed: Probe | None = None,
 ) -> None:
     """Decide ``clip``: sets ``findings.rejected`` to the first rule it breaks, else ``findings.passed``.
 
+    ``probed`` is what :func:`curation.video.probe` says of its file, if that was asked already.
     Raises :class:`curation.video.VideoError` and whatever a decoder or model raises; ``clock.current`` names the stage.
     """
     statistics = findings.statistics
@@ -101,7 +103,7 @@ def examine(
         return findings.rejected is not None and not all_statistics
 
     with clock.stage("probe"):
-        probed = probe(clip.path)
+        probed = probed or probe(clip.path)
         sampling = sample(probed, clip, config.video)
         statistics |= probe_statistics(probed, clip, sampling)
     if ends_here():

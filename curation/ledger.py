@@ -67,6 +67,8 @@ class Decision:
     cpu_s: dict[str, float] = field(default_factory=dict)
     of_clip: str | None = None
     window: int = 0
+    worn: bool = False
+    """Whether the worker has grown beyond its ``recycle_mib``; for the engine, and in no file."""
 
 
 def row(decision: Decision, shard_sample: int | None) -> dict[str, Any]:

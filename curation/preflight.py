@@ -1,6 +1,7 @@
 """Everything that can be known to be wrong before any work is done, and the plan of a run."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.config import CurationConfig, RunConfig
+from curation.config import CurationConfig, PoolConfig, RunConfig
 from curation.faces import MTCNN_FILES
 from curation.identity import face_encoder
 from curation.ledger import committed
@@ -108,30 +109,48 @@ class PoolSizes:
 
 
 def pool_sizes(run: RunConfig, resources: Mapping[str, float]) -> PoolSizes:
-    """How many workers of each pool a cluster with ``resources`` (Ray's totals: CPU, GPU) has room for.
+    """How many workers of each pool a cluster with ``resources`` (Ray's totals: CPU, GPU, ...) has room for.
 
     A flow pool on GPUs is as large as these allow, and the face pool takes the CPUs that are left; on CPUs alone the two
-    share them. Workers beyond that can be asked for by number: they wait for nodes to come. Raises :class:`UserError` that
-    names the missing resource when there is no room now for one worker of each pool.
+    share them. Workers that are asked for by number wait for nodes to come. Raises :class:`UserError` that names the missing
+    resource when there is no room for one worker of a pool whose number is left to the cluster.
     """
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    if cpus < run.face.cpus + run.flow.cpus or gpus < run.flow.gpus:
-        raise UserError(
-            f"a face worker needs {run.face.cpus:g} CPU, a flow worker {run.flow.cpus:g} CPU and {run.flow.gpus:g} GPU; "
-            f"the cluster has {cpus:g} CPU and {gpus:g} GPU; lower run.face.cpus, run.flow.cpus or run.flow.gpus, "
-            "or add nodes"
-        )
+    if not (run.face.workers and run.flow.workers):
+        _refuse_small_cluster(run, resources)
+    cpus = resources.get("CPU", 0.0)
     for_face = max(1, run.face.workers) * run.face.cpus
     if run.flow.workers:
         flow = run.flow.workers
     elif run.flow.gpus:
-        flow = min(_fits(gpus, run.flow.gpus), _fits(cpus - for_face, run.flow.cpus))
+        flow = min(_fits(resources["GPU"], run.flow.gpus), _fits(cpus - for_face, run.flow.cpus))
     elif run.face.workers:
         flow = _fits(cpus - for_face, run.flow.cpus)
     else:
         flow = _fits(cpus, run.face.cpus + run.flow.cpus)
-    flow = max(1, flow)
-    return PoolSizes(face=run.face.workers or max(1, _fits(cpus - flow * run.flow.cpus, run.face.cpus)), flow=flow)
+    flow = max(1, min(flow, _placed(run.flow, resources)))
+    face = _fits(cpus - flow * run.flow.cpus, run.face.cpus)
+    return PoolSizes(face=run.face.workers or max(1, min(face, _placed(run.face, resources))), flow=flow)
+
+
+def _placed(pool: PoolConfig, resources: Mapping[str, float]) -> int:
+    """How many workers the pool's further resources allow."""
+    if pool.workers:
+        return pool.workers
+    return min((_fits(resources[kind], amount) for kind, amount in pool.resources.items() if amount), default=2**31)
+
+
+def _refuse_small_cluster(run: RunConfig, resources: Mapping[str, float]) -> None:
+    needed = Counter(run.face.needs)
+    needed.update(run.flow.needs)
+    lacking = {kind: amount for kind, amount in needed.items() if resources.get(kind, 0.0) < amount}
+    if lacking:
+        missing = ", ".join(
+            f"{amount:g} {kind}, and the cluster has {resources.get(kind, 0.0):g}" for kind, amount in lacking.items()
+        )
+        raise UserError(
+            f"a face worker and a flow worker together need {missing}; lower run.face and run.flow (cpus, gpus, resources), "
+            "add nodes, or set run.face.workers and run.flow.workers to wait for nodes that are to come"
+        )
 
 
 def advice(config: CurationConfig, resources: Mapping[str, float]) -> list[str]:

@@ -6,20 +6,23 @@ all its clips are decided, the ledger fragment last. Calls, deaths and memory ar
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from curation.config import PoolConfig
 from curation.ledger import TELEMETRY_FOLDER, Decision, write_fragment, write_telemetry
 from curation.outcome import Failed, Kept, Rejected
-from curation.preflight import SAMPLE_MIB, Plan, PoolSizes
+from curation.preflight import SAMPLE_MIB, Plan, PoolSizes, pool_sizes
 from curation.sources import Clip
 from curation.video import VideoError
 from curation.workers import FaceWorker, FlowWorker
-from faceloom.engine import Engine, Stage, Verdict
+from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
+from faceloom.memory import limit_memory
+from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
 from shards.dataset import LEDGER_FOLDER, SHARD_FOLDER, ledger_path
 from shards.index import DamageError, read_layer_file
@@ -61,17 +64,41 @@ class Runner:
         settings = ray.put(config)
 
         def face_worker() -> Any:
-            return FaceWorker.options(num_cpus=run.face.cpus).remote(settings, self._plan.all_statistics)
+            options = _options(run.face)
+            return _limited(FaceWorker.options(**options).remote(settings, self._plan.all_statistics), run.face)
 
         def flow_worker() -> Any:
-            return FlowWorker.options(num_cpus=run.flow.cpus, num_gpus=run.flow.gpus).remote(settings)
+            options = _options(run.flow) | {"num_gpus": run.flow.gpus}
+            return _limited(FlowWorker.options(**options).remote(settings), run.flow)
 
         def decide(worker: Any, clip: Clip, _decision: Decision | None, _draft: ray.ObjectRef | None) -> Any:
             return worker.decide_apart.options(num_returns=1 + most).remote(clip)
 
+        def sizes(resources: Mapping[str, float]) -> tuple[int, int]:
+            fitting = pool_sizes(run, resources)
+            return fitting.face, fitting.flow
+
         most = config.window.most
-        face: Stage[Clip, Decision] = Stage("face", self._sizes.face, face_worker, decide, most)
-        flow: Stage[Clip, Decision] = Stage("flow", self._sizes.flow, flow_worker, _finish)
+        face: Stage[Clip, Decision] = Stage(
+            "face",
+            self._sizes.face,
+            face_worker,
+            decide,
+            most,
+            deadline_s=run.face.deadline_s,
+            allow=lambda worker, clip: worker.allowance_s.remote(clip),
+            recycle_after=run.face.recycle_clips,
+            needs=run.face.needs,
+        )
+        flow: Stage[Clip, Decision] = Stage(
+            "flow",
+            self._sizes.flow,
+            flow_worker,
+            _finish,
+            deadline_s=run.flow.deadline_s,
+            recycle_after=run.flow.recycle_clips,
+            needs=run.flow.needs,
+        )
         return Engine(
             self,
             (face, flow),
@@ -81,6 +108,8 @@ class Runner:
             where=str(self._plan.out),
             progress=self.progress,
             report=self._report,
+            sizes=sizes,
+            wait_s=run.wait_s,
         )
 
     def name(self, clip: Clip) -> str:
@@ -91,24 +120,30 @@ class Runner:
         """A clip that is kept goes on; a failure that is not the file's own may be its worker's."""
         outcome = decision.outcome
         if isinstance(outcome, Rejected):
-            return Verdict(f"rejected: {outcome.rule}", passed=False)
+            return Verdict(f"rejected: {outcome.rule}", passed=False, worn=decision.worn)
         if isinstance(outcome, Failed):
             suspicion = f"{outcome.stage} ({outcome.error}: {outcome.message})"
             return Verdict(
                 f"failed: {outcome.error}",
                 passed=False,
                 suspicion=None if outcome.error in _BAD_FILES else suspicion,
+                worn=decision.worn,
             )
-        return Verdict("kept", passed=True)
+        return Verdict("kept", passed=True, worn=decision.worn)
 
-    def given_up(self, clip: Clip, decision: Decision | None, stage: str, times: int) -> Decision:
+    def given_up(self, clip: Clip, decision: Decision | None, loss: Loss) -> Decision:
         """``failed``, with what the stage before had measured."""
+        stage, pool = loss.stage, f"run.{loss.stage}"
+        told = {
+            "DeadlineExceeded": f"did not finish within {pool}.deadline_s (and what its size adds)",
+            "MemoryLimitError": f"grew beyond {pool}.memory_mib",
+        }.get(loss.error, "was lost" if loss.error in ("WorkerDied", "NodeLost") else f"met a {loss.error}")
         message = (
-            f"{clip.path}: the {stage} worker was lost {times} times over this clip; "
+            f"{clip.path}: the {stage} worker {told} {loss.times} times over this clip; "
             "re-encode it or remove it from the manifest"
         )
         known = decision or Decision(clip, Kept())
-        return dataclasses.replace(known, outcome=Failed(stage, "WorkerDied", message))
+        return dataclasses.replace(known, outcome=Failed(stage, loss.error, message))
 
     def write(self, block: int, decisions: list[Decision], samples: list[ray.ObjectRef]) -> ray.ObjectRef:
         """Start :func:`_write_block`."""
@@ -132,6 +167,19 @@ class Runner:
             ) from None
         ledger = tuple(hashlib.sha256(ledger_path(plan.out, part).read_bytes()).hexdigest() for part in blocks)
         plan.record.model_copy(update={"complete": True, "shards": shards, "ledger": ledger}).save(plan.out)
+
+
+def _options(pool: PoolConfig) -> dict[str, Any]:
+    return {"num_cpus": pool.cpus, "resources": pool.resources}
+
+
+def _limited(worker: Any, pool: PoolConfig) -> Any:
+    worker.__ray_call__.remote(_limit_memory, pool.memory_mib)
+    return worker
+
+
+def _limit_memory(_worker: object, mib: int) -> None:
+    limit_memory(mib)
 
 
 def _finish(worker: Any, _clip: Clip, decision: Decision | None, draft: ray.ObjectRef | None) -> list[ray.ObjectRef]:

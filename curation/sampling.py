@@ -47,6 +47,11 @@ def sample(probed: Probe, clip: Clip, config: VideoConfig) -> Sampling:
     return Sampling(chosen, probed.pts_s[chosen], fps, duration_s)
 
 
+def pixels_in_span(probed: Probe, clip: Clip) -> int:
+    """The pixels of all frames of ``clip``: what there is to decode, analysed or not."""
+    return len(in_span(probed.pts_s, clip.t0_s, clip.t1_s)) * probed.width * probed.height
+
+
 def probe_statistics(probed: Probe, clip: Clip, sampling: Sampling) -> dict[str, float]:
     """What is known of a clip before a frame of it is looked at."""
     repeats = np.diff(sampling.indices) == 0

@@ -18,10 +18,13 @@ from curation.face_stage import FaceTools, Findings, Passed, examine, make_draft
 from curation.flow_stage import FlowTools, finish
 from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Outcome
+from curation.sampling import pixels_in_span
 from curation.sources import Clip
 from curation.stages import StageClock
+from curation.video import Probe, probe
 from curation.weights import face_weights, flow_weights
 from faceloom.engine import machine_is_at_fault
+from faceloom.memory import resident_mib
 from faceloom.models import model_path
 from faceloom.node_models import bring_to_node
 
@@ -30,6 +33,9 @@ logger = getLogger(__name__)
 
 class FaceStage:
     """Probe to sample video (CPU)."""
+
+    _opened: tuple[Clip, Probe, StageClock] | None = None
+    """The clip whose size was asked for, so that its container is not read twice."""
 
     def __init__(self, config: CurationConfig, all_statistics: bool = False) -> None:
         # Workers are parallel already; threads of their own would only get in each other's way.
@@ -43,11 +49,27 @@ class FaceStage:
         bring_to_node(face_weights(config))
         self._tools = FaceTools.load(model_path("face_landmarker", "census"), config)
 
+    def allowance_s(self, clip: Clip) -> float:
+        """Seconds that :meth:`decide` may take for the size of ``clip``, which is known only to who has opened it."""
+        clock = StageClock()
+        self._opened = None
+        try:
+            with clock.stage("probe"):
+                probed = probe(clip.path)
+            pixels = pixels_in_span(probed, clip)
+        except Exception:
+            return 0.0  # decide() meets it again, and says what it is
+        self._opened = clip, probed, clock
+        return pixels / 1e9 * self._config.run.face.deadline_s_per_gigapixel
+
     def decide(self, clip: Clip) -> list[tuple[Decision, Draft | None]]:
         """The decision; for a clip that passed every rule so far, one for each window to keep, with its draft."""
-        clock, findings = StageClock(), Findings({})
+        clock, findings, probed = StageClock(), Findings({}), None
+        if self._opened is not None and self._opened[0] == clip:
+            _, probed, clock = self._opened
+        self._opened = None
         try:
-            examine(clip, self._tools, self._config, findings, clock, self._all_statistics)
+            examine(clip, self._tools, self._config, findings, clock, self._all_statistics, probed)
         except Exception as error:
             if machine_is_at_fault(error):
                 raise  # the engine tries the clip in another worker
@@ -67,8 +89,9 @@ class FaceStage:
         """As :meth:`decide`, for Ray to make objects of: the decisions, then each draft, None up to ``window.most``."""
         decided = self.decide(clip)
         drafts = [draft for _, draft in decided]
+        worn = resident_mib() > self._config.run.face.recycle_mib
         return [
-            [decision for decision, _ in decided],
+            [replace(decision, worn=worn) for decision, _ in decided],
             *drafts,
             *[None] * (self._config.window.most - len(drafts)),
         ]
@@ -120,7 +143,9 @@ class FlowStage:
                 raise  # the engine tries the clip in another worker
             outcome = _failure(decision.clip, clock, error)
         wall_s, cpu_s = decision.wall_s | clock.wall_s, decision.cpu_s | clock.cpu_s
-        return replace(decision, outcome=outcome, statistics=statistics, wall_s=wall_s, cpu_s=cpu_s), fields
+        worn = resident_mib() > self._config.run.flow.recycle_mib
+        decided = replace(decision, outcome=outcome, statistics=statistics, wall_s=wall_s, cpu_s=cpu_s, worn=worn)
+        return decided, fields
 
 
 # As actors; ``decide_apart`` and ``finish`` are called with ``num_returns``, so that every payload is an object of its own.

@@ -1,67 +1,54 @@
 """The engine of a run on Ray: blocks of items through a chain of actor pools, one ``ray.wait`` loop, one item a call.
 
-The driver admits blocks in order, hands each item to an actor of the first pool, hands what passed on to the next pool, and
-has a block written when all its items have a result. Payloads travel between actors through the object store; the driver sees
-results only. An actor that dies has one item in hand: that item is tried once more on a fresh actor, and a second death is
-its result. What items and results are, and what becomes of them, is a :class:`Procedure`'s to know.
+The driver admits blocks in order, hands each item to a worker of the first pool, hands what passed on to the next pool, and
+has a block written when all its items have a result. Payloads travel between workers through the object store; the driver
+sees results only. A worker that is lost has one item in hand: that item is tried once more on a fresh one, and a second loss
+is its result, unless it was a whole node that was lost. What items and results are, and what becomes of them, is a
+:class:`Procedure`'s to know.
 """
 
 import errno
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Any, Generic, Protocol, TypeVar
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
+from faceloom.blocks import Block, Case, ItemT, Job, ResultT
 from faceloom.errors import UserError
+from faceloom.pool import Pool, Stage, Verdict, Worker
 from faceloom.progress import Progress
+from faceloom.ray_errors import lost_object, reason
 
 logger = getLogger(__name__)
 
-_TRIES = 2
-_DOOMED = 20
-_FAILED_STARTS = 3
+_LOSSES = 2
+_NODES = 3
 _WRITERS = 2
+_TICK_S = 0.5
+_RESIZE_S = 5.0
+_STARVED_S = 10.0
+_DOUBT_S = 120.0
 
-ItemT = TypeVar("ItemT")
 ItemT_contra = TypeVar("ItemT_contra", contravariant=True)
-ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
-class Stage(Generic[ItemT, ResultT]):
-    """One pool of the chain: ``workers`` actors that ``create`` makes.
+class Loss:
+    """Why an item is given up: ``times`` workers of ``stage`` were lost over it.
 
-    ``submit(actor, item, result, payload)`` calls an actor with an item, and with the result and payload that the stage
-    before gave it (None in the first stage). It returns two object references, to a new result and a new payload, so that
-    the driver can look at the one without fetching the other.
-
-    With ``most``, which only the first stage may have, an item may turn out to be several parts, up to that many. The first
-    reference is then to a list of results, and the others, ``most`` of them, to the payloads of these. From there on each
-    part is called, blamed and decided by itself.
+    ``error`` tells the last one: ``WorkerDied``, ``DeadlineExceeded``, or the class of an error that the worker let through
+    because the machine seemed to be at fault (see :func:`machine_is_at_fault`).
     """
 
-    name: str
-    workers: int
-    create: Callable[[], Any]
-    submit: Callable[[Any, ItemT, ResultT | None, ray.ObjectRef | None], Sequence[ray.ObjectRef]]
-    most: int | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the engine has to know of a result."""
-
-    label: str
-    """What it is counted as; the part before a colon is its kind."""
-    passed: bool
-    """Whether its payload goes on: to the next stage or, from the last, into the block."""
-    suspicion: str | None = None
-    """Where and why it failed, when that may have been the worker's fault: the worker is then replaced."""
+    stage: str
+    times: int
+    error: str
 
 
 class Procedure(Protocol[ItemT_contra, ResultT]):
@@ -75,8 +62,8 @@ class Procedure(Protocol[ItemT_contra, ResultT]):
         """What the engine has to know of a result."""
         ...
 
-    def given_up(self, item: ItemT_contra, result: ResultT | None, stage: str, times: int) -> ResultT:
-        """The result of an item, or of its part, over which ``times`` workers of ``stage`` were lost.
+    def given_up(self, item: ItemT_contra, result: ResultT | None, loss: Loss) -> ResultT:
+        """The result of an item, or of its part, that is given up.
 
         ``result`` is that of the stage before; without it, the item is not known to have parts.
 
@@ -93,169 +80,17 @@ class Procedure(Protocol[ItemT_contra, ResultT]):
         ...
 
 
-@dataclass
-class _Case(Generic[ItemT, ResultT]):
-    """One item in its block: how many ``parts`` it has, once that is known, and their results and payloads so far."""
-
-    item: ItemT
-    position: int
-    most: int
-    parts: int | None = None
-    results: dict[int, ResultT] = field(default_factory=dict)
-    payloads: dict[int, ray.ObjectRef] = field(default_factory=dict)
-
-    @property
-    def decided(self) -> bool:
-        return self.parts == len(self.results)
-
-    @property
-    def held(self) -> int:
-        """Payloads that are, or may yet come to be, in memory."""
-        return (self.parts or self.most) - len(self.results) + len(self.payloads)
-
-
-@dataclass
-class _Block(Generic[ItemT, ResultT]):
-    """One block. Its counts are kept up rather than made anew, for they are asked for with every result."""
-
-    number: int
-    cases: list[_Case[ItemT, ResultT]]
-    undecided: int
-    held: int
-
-    @classmethod
-    def of(cls, number: int, items: list[ItemT], most: int) -> "_Block[ItemT, ResultT]":
-        cases: list[_Case[ItemT, ResultT]] = [_Case(item, position, most) for position, item in enumerate(items)]
-        return cls(number, cases, len(items), most * len(items))
-
-    def divide(self, case: _Case[ItemT, ResultT], parts: int) -> None:
-        """The item turned out to have so many parts."""
-        self.held -= case.held
-        case.parts = parts
-        self.held += case.held
-
-    def decide(self, case: _Case[ItemT, ResultT], part: int, result: ResultT, payload: ray.ObjectRef | None) -> None:
-        self.held -= case.held
-        case.results[part] = result
-        if payload is not None:
-            case.payloads[part] = payload
-        self.held += case.held
-        self.undecided -= case.decided
-
-    def restart(self, case: _Case[ItemT, ResultT]) -> _Case[ItemT, ResultT]:
-        """Put a new case in the place of one that is not decided; whatever is still in work of the old one is stale."""
-        self.held += case.most - case.held
-        self.cases[case.position] = _Case(case.item, case.position, case.most)
-        return self.cases[case.position]
-
-
-@dataclass
-class _Job(Generic[ItemT, ResultT]):
-    """One item, or one part of it, on its way through the pools."""
-
-    block: _Block[ItemT, ResultT]
-    case: _Case[ItemT, ResultT]
-    part: int = 0
-    stage: int = 0
-    tries: int = 0
-    since: float = 0.0
-    result: ResultT | None = None
-    payload: ray.ObjectRef | None = None
-
-    @property
-    def stale(self) -> bool:
-        """Whether its item has been started anew meanwhile, so that its result is of no use."""
-        return self.block.cases[self.case.position] is not self.case
-
-
-class _Pool(Generic[ItemT, ResultT]):
-    """Actors of one stage. An actor is idle, busy with one job, or starting; a dead one is replaced.
-
-    A job that outlived its worker waits for the replacement, so that its next worker is a fresh one.
-    """
-
-    def __init__(self, stage: Stage[ItemT, ResultT]) -> None:
-        self.stage = stage
-        self.queue: deque[_Job[ItemT, ResultT]] = deque()
-        self.idle: list[Any] = []
-        self.busy: dict[ray.ObjectRef, tuple[Any, _Job[ItemT, ResultT], list[ray.ObjectRef]]] = {}
-        self.starting: dict[ray.ObjectRef, tuple[Any, _Job[ItemT, ResultT] | None]] = {}
-        self._failed_starts = 0
-        self._failures_in_row = 0
-        for _ in range(stage.workers):
-            self._start(None)
-
-    def dispatch(self) -> None:
-        """Give idle actors what is queued."""
-        while self.idle and self.queue:
-            job = self.queue.popleft()
-            if not job.stale:
-                self._submit(self.idle.pop(), job)
-
-    def started(self, ref: ray.ObjectRef) -> None:
-        """An actor has loaded its models, or died of it."""
-        actor, job = self.starting.pop(ref)
-        try:
-            ray.get(ref)
-        except RayActorError as error:
-            self._failed_starts += 1
-            if self._failed_starts >= _FAILED_STARTS:
-                raise UserError(f"{self.stage.name} workers cannot start: {_reason(error)}") from None
-            self._start(job)
-            return
-        self._failed_starts = 0
-        if job is None or job.stale:
-            self.idle.append(actor)
-        else:
-            self._submit(actor, job)
-
-    def release(self, actor: Any, verdict: Verdict) -> None:
-        """Take an actor back after its item, or retire it when the item failed in a way that may be the worker's own."""
-        if verdict.suspicion is None:
-            self._failures_in_row = 0
-            self.idle.append(actor)
-            return
-        self.count_failure(verdict.suspicion)
-        self.replace(actor, None)
-
-    def count_failure(self, suspicion: str) -> None:
-        """Another item failed in a way that may not be its own. Raises :class:`UserError` when too many did in a row."""
-        self._failures_in_row += 1
-        if self._failures_in_row >= _DOOMED:
-            raise UserError(
-                f"the last {_DOOMED} clips all failed in {suspicion}; that is hardly their fault: mend it, "
-                "delete the ledger fragments that hold these failures, and run the same command again"
-            )
-
-    def replace(self, actor: Any, job: _Job[ItemT, ResultT] | None) -> None:
-        """Start another actor in the place of this one; it will work on ``job`` first."""
-        # It may be unreachable rather than dead, and would then keep its CPU.
-        ray.kill(actor)
-        self._start(job)
-
-    def stop(self) -> None:
-        """Kill all actors."""
-        actors = [*self.idle, *(actor for actor, *_ in [*self.busy.values(), *self.starting.values()])]
-        for actor in actors:
-            ray.kill(actor)
-
-    def _start(self, job: _Job[ItemT, ResultT] | None) -> None:
-        actor = self.stage.create()
-        self.starting[actor.__ray_ready__.remote()] = (actor, job)
-
-    def _submit(self, actor: Any, job: _Job[ItemT, ResultT]) -> None:
-        job.since = time.monotonic()
-        result, *payloads = self.stage.submit(actor, job.case.item, job.result, job.payload)
-        self.busy[result] = (actor, job, payloads)
-
-
 class Engine(Generic[ItemT, ResultT]):
     """Carries out a :class:`Procedure` on the Ray cluster that this process is connected to.
 
     ``blocks`` yields the numbers and items of the blocks to do and is read as memory allows: an item counts ``item_mib``
     while it is undecided or its payload waits to be written, and when ``held_mib`` are reached only what is open goes on.
     Of an item with parts each counts; as long as their number is not known, the most that there may be.
-    ``report`` is called with ``progress`` after every change to it. ``where`` tells in errors where blocks are written to.
+    ``report`` is called with ``progress`` some times a second. ``where`` tells in errors where blocks are written to.
+
+    ``sizes`` gives the number of workers by stage that a cluster with such resources (Ray's totals) should have; it is asked
+    again when nodes have come or gone. A pool that has work and no worker takes the place of a worker of another pool, and
+    when there is none to give, the run ends after ``wait_s``.
     """
 
     def __init__(
@@ -269,6 +104,8 @@ class Engine(Generic[ItemT, ResultT]):
         where: str,
         progress: Progress,
         report: Callable[[Progress], None],
+        sizes: Callable[[Mapping[str, float]], Sequence[int]] | None = None,
+        wait_s: float = math.inf,
     ) -> None:
         self._procedure = procedure
         self._stages = stages
@@ -278,16 +115,21 @@ class Engine(Generic[ItemT, ResultT]):
         self._where = where
         self._progress = progress
         self._report = report
-        self._pools: list[_Pool[ItemT, ResultT]] = []
-        self._open: dict[int, _Block[ItemT, ResultT]] = {}
-        self._complete: deque[_Block[ItemT, ResultT]] = deque()
-        self._writing: dict[ray.ObjectRef, _Block[ItemT, ResultT]] = {}
+        self._sizes = sizes
+        self._wait_s = wait_s
+        self._pools: list[Pool[ItemT, ResultT]] = []
+        self._open: dict[int, Block[ItemT, ResultT]] = {}
+        self._complete: deque[Block[ItemT, ResultT]] = deque()
+        self._writing: dict[ray.ObjectRef, Block[ItemT, ResultT]] = {}
+        self._resources: dict[str, float] = {}
+        self._starved: dict[str, float] = {}
+        self._ticked = self._resized = 0.0
 
     def run(self) -> None:
         """Do all blocks.
 
-        Raises :class:`UserError` when workers cannot start, when 20 items in a row fail, or when a block cannot be written;
-        what was committed by then stays.
+        Raises :class:`UserError` when workers cannot start, when 20 items in a row fail, when a pool has had work and no
+        worker for ``wait_s``, or when a block cannot be written; what was committed by then stays.
         """
         try:
             if not self._pools:
@@ -299,9 +141,10 @@ class Engine(Generic[ItemT, ResultT]):
 
     def start(self) -> list[ray.ObjectRef]:
         """Start the workers, as :meth:`run` does itself; the references are ready when the workers are."""
+        self._resources = ray.cluster_resources()
         # Back to front: where more workers are asked for than fit now, a pool must not take a later one's last place.
         for stage in reversed(self._stages):
-            self._pools.insert(0, _Pool(stage))
+            self._pools.insert(0, Pool(stage))
         return [ref for pool in self._pools for ref in pool.starting]
 
     def _loop(self) -> None:
@@ -312,14 +155,71 @@ class Engine(Generic[ItemT, ResultT]):
             for pool in reversed(self._pools):
                 pool.dispatch()
             if not self._open and not self._writing:
+                self._show(time.monotonic())
                 return
-            waiting = [*self._writing]
-            waiting += [ref for pool in reversed(self._pools) for ref in pool.busy]
-            waiting += [ref for pool in reversed(self._pools) for ref in pool.starting]
-            ready, _ = ray.wait(waiting, num_returns=1, timeout=1.0)
+            waiting = [*self._writing, *(ref for pool in reversed(self._pools) for ref in pool.refs)]
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=_TICK_S) if waiting else ([], [])
             for ref in ready:
                 self._came(ref)
-            self._show()
+            now = time.monotonic()
+            if now - self._ticked >= _TICK_S:
+                self._ticked = now
+                self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        """What has to be looked after now and then, whatever comes."""
+        for pool in self._pools:
+            for worker in pool.overdue(now):
+                self._lost(pool, worker, "DeadlineExceeded", f"it took more than {now - worker.since:.0f} s")
+            pool.ask_again()
+        if now - self._resized >= _RESIZE_S:
+            self._resized = now
+            self._follow_cluster()
+        self._feed_starved(now)
+        self._show(now)
+
+    def _follow_cluster(self) -> None:
+        """Nodes came or went: have as many workers as the cluster has room for now."""
+        resources = ray.cluster_resources()
+        kinds = {kind for stage in self._stages for kind in stage.needs}
+        if self._sizes is None or all(resources.get(kind, 0.0) == self._resources.get(kind, 0.0) for kind in kinds):
+            return
+        self._resources = resources
+        try:
+            sizes = self._sizes(resources)
+        except UserError:
+            return  # there is no room for one worker of each pool; see _feed_starved
+        for pool, size in zip(self._pools, sizes, strict=True):
+            if size != pool.target:
+                logger.info("%s workers: %d now, %d before", pool.stage.name, size, pool.target)
+            pool.resize(size)
+
+    def _feed_starved(self, now: float) -> None:
+        """A pool with work and no worker gets the place of a worker of another; without one to give, time runs out.
+
+        After a node was lost, the workers that were started in place of its own may have taken all the room that is left.
+        """
+        free: dict[str, float] | None = None
+        self._progress.waiting = {}
+        for pool in self._pools:
+            name = pool.stage.name
+            if pool.living or pool.doubted or pool.unheard or not pool.queue:
+                self._starved.pop(name, None)
+                continue
+            since = self._starved.setdefault(name, now)
+            free = ray.available_resources() if free is None else free
+            lacking = _lacking(pool.stage.needs, free, self._resources)
+            self._progress.waiting[name] = lacking
+            if now - since >= self._wait_s:
+                raise UserError(
+                    f"no {name} worker could start within {self._wait_s:g} s: {lacking}; mend that, and run the same "
+                    "command again"
+                )
+            donor = max((other for other in self._pools if other is not pool), key=lambda p: p.living, default=None)
+            if donor is not None and donor.living > 1 and now - since >= _STARVED_S:
+                logger.warning("a %s worker makes room for a %s worker: %s", donor.stage.name, name, lacking)
+                donor.resize(donor.living - 1)
+                self._starved[name] = now
 
     def _admit(self) -> None:
         """Open the next block while no item waits and memory allows; the oldest block alone is always admitted."""
@@ -333,13 +233,13 @@ class Engine(Generic[ItemT, ResultT]):
                 return
             first.queue.extend(self._jobs(*following))
 
-    def _jobs(self, number: int, items: list[ItemT]) -> list[_Job[ItemT, ResultT]]:
+    def _jobs(self, number: int, items: list[ItemT]) -> list[Job[ItemT, ResultT]]:
         """Open a block."""
-        block: _Block[ItemT, ResultT] = _Block.of(number, items, self._stages[0].most or 1)
+        block: Block[ItemT, ResultT] = Block.of(number, items, self._stages[0].most or 1)
         self._open[number] = block
         if not items:
             self._complete.append(block)
-        return [_Job(block, case) for case in block.cases]
+        return [Job(block, case) for case in block.cases]
 
     def _came(self, ref: ray.ObjectRef) -> None:
         if ref in self._writing:
@@ -348,68 +248,112 @@ class Engine(Generic[ItemT, ResultT]):
         for pool in self._pools:
             if ref in pool.busy:
                 self._returned(pool, ref)
-                return
-            if ref in pool.starting:
+            elif ref in pool.starting:
                 pool.started(ref)
-                return
+            elif ref in pool.asked:
+                pool.allowed(ref)
+            elif ref in pool.doubted:
+                self._answered(pool, ref)
+            else:
+                continue
+            return
 
-    def _returned(self, pool: _Pool[ItemT, ResultT], ref: ray.ObjectRef) -> None:
-        """A call has ended: with a result, or with the end of its actor."""
-        actor, job, payloads = pool.busy.pop(ref)
+    def _returned(self, pool: Pool[ItemT, ResultT], ref: ray.ObjectRef) -> None:
+        """A call has ended: with a result, or with the end of its worker."""
+        worker = pool.busy.pop(ref)
+        job, payloads = worker.job, worker.payloads
+        assert job is not None
         try:
             returned: Any = ray.get(ref)
         except RayError as error:
-            if _lost_object(error):
+            if lost_object(error):
                 # The node that held the payload is gone; neither the item nor the worker is to blame.
-                pool.idle.append(actor)
+                pool.keep(worker)
                 if not job.stale:
                     self._restart(job)
-                return
-            self._lost(pool, actor, job, error)
+            elif isinstance(error, ActorUnavailableError):
+                pool.doubt(worker, time.monotonic() + _DOUBT_S)
+            else:
+                self._died(pool, worker, error)
             return
         results: list[ResultT] = [returned] if pool.stage.most is None else returned
         verdicts = [self._procedure.verdict(result) for result in results]
-        pool.release(actor, next((verdict for verdict in verdicts if verdict.suspicion), verdicts[0]))
+        pool.release(worker, next((verdict for verdict in verdicts if verdict.suspicion), verdicts[0]))
         if job.stale:
             return
         for part, result, verdict, payload in zip(
             self._parts(job, len(results)), results, verdicts, payloads, strict=False
         ):
             if verdict.passed and part.stage + 1 < len(self._pools):
-                part.stage, part.result, part.payload, part.tries = part.stage + 1, result, payload, 0
+                part.advance(result, payload)
                 self._pools[part.stage].queue.append(part)
             else:
                 self._decide(part, result, payload if verdict.passed else None)
 
-    def _parts(self, job: _Job[ItemT, ResultT], count: int) -> list[_Job[ItemT, ResultT]]:
+    def _parts(self, job: Job[ItemT, ResultT], count: int) -> list[Job[ItemT, ResultT]]:
         """The jobs that go on from a result: this one, and after the first stage those of the item's further parts."""
         if job.case.parts is not None:
             return [job]
         job.block.divide(job.case, count)
-        return [job, *(_Job(job.block, job.case, part) for part in range(1, count))]
+        return [job, *(Job(job.block, job.case, part) for part in range(1, count))]
 
-    def _restart(self, job: _Job[ItemT, ResultT]) -> None:
+    def _restart(self, job: Job[ItemT, ResultT]) -> None:
         """Back to the first stage with the whole item: its parts are known only from there."""
         if 0 in job.case.results:
             self._progress.outcomes[self._label(job.case)] -= 1
-        self._pools[0].queue.appendleft(_Job(job.block, job.block.restart(job.case)))
+        self._pools[0].queue.appendleft(Job(job.block, job.block.restart(job.case)))
 
-    def _lost(self, pool: _Pool[ItemT, ResultT], actor: Any, job: _Job[ItemT, ResultT], error: RayError) -> None:
-        name = pool.stage.name
-        self._progress.worker_deaths += 1
-        logger.warning("the %s worker of %s is lost: %s", name, self._procedure.name(job.case.item), _reason(error))
-        job.tries += 1
-        if job.stale:
-            pool.replace(actor, None)
-        elif job.tries < _TRIES:
-            pool.replace(actor, job)
+    def _answered(self, pool: Pool[ItemT, ResultT], ref: ray.ObjectRef) -> None:
+        """What Ray knows of a worker to which the connection broke."""
+        worker = pool.doubted.pop(ref)
+        try:
+            ray.get(ref)
+        except ActorUnavailableError:
+            if time.monotonic() < worker.until:
+                pool.doubt(worker, worker.until)
+            else:
+                self._lost(pool, worker, "NodeLost", f"nothing was heard of it for {_DOUBT_S:g} s")
+        except RayError as error:
+            self._died(pool, worker, error)
         else:
-            pool.count_failure(f"{name} ({_reason(error)})")
-            pool.replace(actor, None)
-            self._parts(job, 1)
-            self._decide(job, self._procedure.given_up(job.case.item, job.result, name, job.tries), None)
+            self._lost(pool, worker, "NodeLost", "the connection to it broke")
 
-    def _decide(self, job: _Job[ItemT, ResultT], result: ResultT, payload: ray.ObjectRef | None) -> None:
+    def _died(self, pool: Pool[ItemT, ResultT], worker: Worker[ItemT, ResultT], error: RayError) -> None:
+        """A worker is gone, or has let an error through."""
+        kind = "WorkerDied"
+        if isinstance(error, RayTaskError):
+            kind = type(error.cause or error).__name__
+        elif isinstance(error, RayActorError):
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            kind = "NodeLost" if error.preempted or worker.node not in alive else kind
+        self._lost(pool, worker, kind, reason(error))
+
+    def _lost(self, pool: Pool[ItemT, ResultT], worker: Worker[ItemT, ResultT], error: str, told: str) -> None:
+        """A worker is lost over its job, which is tried again, or given up when it is likely to blame."""
+        job, name = worker.job, pool.stage.name
+        assert job is not None
+        self._progress.losses[f"{name}: {error}"] += 1
+        clip = self._procedure.name(job.case.item)
+        logger.warning(
+            *("the %s worker of %s is lost (%s): %s", name, clip, error, told),
+            extra={"clip": clip, "stage": name, "cause": error},
+        )
+        if error == "NodeLost" and job.nodes < _NODES:
+            job.nodes += 1  # beyond that it may be the item that brings nodes down
+        else:
+            job.losses += 1
+        if job.stale:
+            pool.replace(worker, None)
+        elif job.losses < _LOSSES:
+            pool.replace(worker, job)
+        else:
+            pool.count_failure(f"{name} ({told})")
+            pool.replace(worker, None)
+            self._parts(job, 1)
+            loss = Loss(name, job.losses, error)
+            self._decide(job, self._procedure.given_up(job.case.item, job.result, loss), None)
+
+    def _decide(self, job: Job[ItemT, ResultT], result: ResultT, payload: ray.ObjectRef | None) -> None:
         block, case = job.block, job.case
         block.decide(case, job.part, result, payload)
         if job.part == 0:
@@ -419,7 +363,7 @@ class Engine(Generic[ItemT, ResultT]):
         if not block.undecided:
             self._complete.append(block)
 
-    def _label(self, case: _Case[ItemT, ResultT]) -> str:
+    def _label(self, case: Case[ItemT, ResultT]) -> str:
         """What an item is counted as: what its first part is."""
         return self._procedure.verdict(case.results[0]).label
 
@@ -436,9 +380,9 @@ class Engine(Generic[ItemT, ResultT]):
         try:
             ray.get(ref)
         except RayError as error:
-            if not _lost_object(error):
+            if not lost_object(error):
                 raise UserError(
-                    f"cannot write block {block.number} to {self._where}: {_reason(error)}; "
+                    f"cannot write block {block.number} to {self._where}: {reason(error)}; "
                     "make room or mend it, then run the same command again"
                 ) from None
             # Payloads were lost with their node before they were written: the block is done anew.
@@ -447,15 +391,16 @@ class Engine(Generic[ItemT, ResultT]):
                 self._progress.outcomes[self._label(case)] -= 1
             self._pools[0].queue.extendleft(reversed(self._jobs(block.number, [case.item for case in block.cases])))
 
-    def _show(self) -> None:
+    def _show(self, now: float) -> None:
         progress = self._progress
-        jobs = [job for pool in self._pools for _, job, _ in pool.busy.values()]
-        oldest = min(jobs, key=lambda job: job.since, default=None)
+        workers = [worker for pool in self._pools for worker in pool.busy.values()]
+        oldest = min(workers, key=lambda worker: worker.since, default=None)
         progress.in_work = {pool.stage.name: len(pool.busy) for pool in self._pools}
-        progress.oldest = (self._procedure.name(oldest.case.item), time.monotonic() - oldest.since) if oldest else None
-        progress.waiting = tuple(
-            pool.stage.name for pool in self._pools if pool.queue and not pool.idle and not pool.busy
-        )
+        progress.workers = {pool.stage.name: pool.living for pool in self._pools}
+        progress.recycled = {pool.stage.name: pool.recycled for pool in self._pools}
+        progress.oldest = None
+        if oldest is not None and oldest.job is not None:
+            progress.oldest = (self._procedure.name(oldest.job.case.item), now - oldest.since)
         self._report(progress)
 
 
@@ -468,16 +413,11 @@ def machine_is_at_fault(error: Exception) -> bool:
     return full or isinstance(error, MemoryError) or type(error).__name__ in {"OutOfMemoryError", "AcceleratorError"}
 
 
-def _lost_object(error: BaseException) -> bool:
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, ObjectLostError)
-
-
-def _reason(error: BaseException) -> str:
-    """What of a Ray error says what happened."""
-    cause = error.cause if isinstance(error, RayTaskError) and error.cause else error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    told = [number for number, line in enumerate(lines) if "UserError: " in line]
-    if told:  # its remedy may take several lines
-        return "\n".join(lines[told[-1] :]).partition("UserError: ")[2]
-    return lines[-1] if lines else type(cause).__name__
+def _lacking(needs: Mapping[str, float], free: Mapping[str, float], total: Mapping[str, float]) -> str:
+    """Which resource there is too little of for a worker."""
+    for kind, amount in needs.items():
+        if total.get(kind, 0.0) < amount:
+            return f"it needs {amount:g} {kind}, and the cluster has {total.get(kind, 0.0):g}"
+        if free.get(kind, 0.0) < amount:
+            return f"it needs {amount:g} {kind}, of which {free.get(kind, 0.0):g} is free"
+    return "it has not finished loading its models, or no single node has all that it needs"

@@ -22,11 +22,16 @@ class Progress:
     outcomes: Counter[str] = field(default_factory=Counter)
     """How many met which outcome: ``kept``, ``rejected: motion``, ``failed: EmptyFileError``."""
     in_work: dict[str, int] = field(default_factory=dict)
-    worker_deaths: int = 0
+    workers: dict[str, int] = field(default_factory=dict)
+    """How many each pool has."""
+    losses: Counter[str] = field(default_factory=Counter)
+    """Workers that were lost over an item, by pool and cause: ``face: WorkerDied``."""
+    recycled: dict[str, int] = field(default_factory=dict)
+    """How many workers of each pool were replaced because they had worked long enough."""
     oldest: tuple[str, float] | None = None
     """Name and seconds in a worker of the clip that has been there longest."""
-    waiting: tuple[str, ...] = ()
-    """Pools that have clips to work on and no worker yet."""
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Pools that have clips to work on and no worker, and what they lack."""
 
 
 @contextmanager
@@ -66,9 +71,9 @@ def _details(progress: Progress, kinds: Sequence[str]) -> str:
         counts[label.partition(":")[0]] += count
     parts = [f"{counts[kind]} {kind}" for kind in kinds]
     parts += [f"{count} in {pool} work" for pool, count in progress.in_work.items() if count]
-    parts += [f"no {pool} worker yet" for pool in progress.waiting]
-    if progress.worker_deaths:
-        parts.append(f"{progress.worker_deaths} worker deaths")
+    parts += [f"no {pool} worker yet: {lacking}" for pool, lacking in progress.waiting.items()]
+    if progress.losses:
+        parts.append(f"{progress.losses.total()} workers lost")
     if progress.oldest is not None:
         clip, seconds = progress.oldest
         if seconds > 60:

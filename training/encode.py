@@ -12,15 +12,16 @@ from typing import Any
 
 import ray
 
-from faceloom.engine import Engine, Stage, Verdict
+from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
+from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
 from shards.dataset import SHARD_FOLDER
 from shards.layers import layer_ledger_path, layer_record_path
 from shards.storage import is_temporary
 from shards.writer import write_layer
 from training.encode_ledger import write_fragment
-from training.encode_plan import EncodePlan, layer_files
+from training.encode_plan import EncodePlan, layer_files, pool_size
 from training.encoder import BaseSample, Encoded, EncodeWorker, Failure
 
 
@@ -62,10 +63,11 @@ class EncodeRunner:
         suspicion = f"{failure.stage} ({failure.error}: {failure.message})"
         return Verdict(f"failed: {failure.error}", passed=False, suspicion=None if failure.of_sample else suspicion)
 
-    def given_up(self, sample: BaseSample, _result: Encoded | None, stage: str, times: int) -> Encoded:
+    def given_up(self, sample: BaseSample, _result: Encoded | None, loss: Loss) -> Encoded:
         """``failed``."""
-        message = f"the {stage} was lost {times} times over this sample"
-        return Encoded(sample.clip_id, Failure(stage, "WorkerDied", message))
+        what = "had not finished in time" if loss.error == "DeadlineExceeded" else "was lost"
+        message = f"the {loss.stage} {what} {loss.times} times over this sample"
+        return Encoded(sample.clip_id, Failure(loss.stage, loss.error, message))
 
     def write(self, block: int, results: list[Encoded], payloads: list[ray.ObjectRef]) -> ray.ObjectRef:
         """Start :func:`_write_part`."""
@@ -82,7 +84,10 @@ class EncodeRunner:
             worker = EncodeWorker.options(num_cpus=run.cpus, num_gpus=run.gpus)
             return worker.remote(root, settings, plan.backend, plan.codec_fingerprint)
 
-        stage: Stage[BaseSample, Encoded] = Stage("encoder", self._workers, encoder, _encode)
+        needs = {"CPU": run.cpus, "GPU": run.gpus}
+        stage: Stage[BaseSample, Encoded] = Stage(
+            "encoder", self._workers, encoder, _encode, deadline_s=run.deadline_s, needs=needs
+        )
         return Engine(
             self,
             (stage,),
@@ -92,6 +97,8 @@ class EncodeRunner:
             where=str(plan.dataset),
             progress=self.progress,
             report=self._report,
+            sizes=lambda resources: [pool_size(run, resources)],
+            wait_s=run.wait_s,
         )
 
     def _remove_temporaries(self) -> None:

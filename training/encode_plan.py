@@ -125,8 +125,11 @@ def prepare(config: EncodeConfig, dataset: Path, layer: str = LATENTS_LAYER) -> 
 def pool_size(run: EncodeRunConfig, resources: Mapping[str, float]) -> int:
     """How many encoders a cluster with ``resources`` (Ray's totals: CPU, GPU) has room for, unless ``run`` says.
 
-    Raises :class:`UserError` that names the missing resource when there is no room now for one.
+    Those that ``run`` asks for by number may wait for nodes to come. Raises :class:`UserError` that names the missing
+    resource when there is no room for one otherwise.
     """
+    if run.workers:
+        return run.workers
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     fits = int(cpus / run.cpus + 1e-9)
     if run.gpus:
@@ -134,9 +137,9 @@ def pool_size(run: EncodeRunConfig, resources: Mapping[str, float]) -> int:
     if not fits:
         raise UserError(
             f"an encoder needs {run.cpus:g} CPU and {run.gpus:g} GPU; the cluster has {cpus:g} CPU and {gpus:g} GPU; "
-            "lower run.cpus or run.gpus, or add nodes"
+            "lower run.cpus or run.gpus, add nodes, or set run.workers to wait for nodes that are to come"
         )
-    return run.workers or fits
+    return fits
 
 
 def layer_files(plan: EncodePlan) -> tuple[LayerFile, ...]:

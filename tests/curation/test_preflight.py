@@ -32,14 +32,29 @@ def test_more_workers_than_fit_may_wait_for_nodes_but_each_pool_has_one() -> Non
     assert sizes({"CPU": 2}, face={"workers": 8}) == PoolSizes(face=8, flow=1)
 
 
+def test_workers_that_are_all_asked_for_by_number_may_wait_for_every_node() -> None:
+    run = {"face": {"workers": 8}, "flow": {"workers": 2, "gpus": 1}}
+    assert sizes({"node:__internal_head__": 1.0}, **run) == PoolSizes(face=8, flow=2)
+
+
+def test_further_resources_place_a_pool_and_bound_it() -> None:
+    run = {"face": {"resources": {"face_node": 0.5}}, "flow": {"gpus": 0.5, "cpus": 1.0}}
+    assert sizes({"CPU": 64, "GPU": 4, "face_node": 3}, **run) == PoolSizes(face=6, flow=8)
+
+
 @pytest.mark.parametrize(
-    ("resources", "run"),
-    [({"CPU": 0.5}, {}), ({"CPU": 8}, {"flow": {"gpus": 1, "workers": 1}}), ({"CPU": 1}, {"face": {"cpus": 1.0}})],
+    ("resources", "run", "missing"),
+    [
+        ({"CPU": 0.5}, {}, "1 CPU, and the cluster has 0.5"),
+        ({"CPU": 8}, {"flow": {"gpus": 1, "workers": 1}}, "1 GPU, and the cluster has 0"),
+        ({"CPU": 1}, {"face": {"cpus": 1.0}}, "1.5 CPU, and the cluster has 1"),
+        ({"CPU": 8}, {"face": {"resources": {"face_node": 1}}}, "1 face_node, and the cluster has 0"),
+    ],
 )
 def test_no_room_for_one_worker_of_each_is_refused_with_what_is_missing(
-    resources: dict[str, float], run: dict[str, Any]
+    resources: dict[str, float], run: dict[str, Any], missing: str
 ) -> None:
-    with pytest.raises(UserError, match=f"the cluster has {resources['CPU']:g} CPU and 0 GPU"):
+    with pytest.raises(UserError, match=f"together need {missing}"):
         sizes(resources, **run)
 
 

@@ -93,7 +93,7 @@ def test_a_clip_that_kills_its_worker_twice_has_failed_and_no_other_is_lost(
     assert (second["outcome"], second["stage"], second["error"]) == ("failed", "flow", "WorkerDied")
     assert "was lost 2 times" in rows["kills the face worker"]["message"]
     assert rows["kills the flow worker"]["found_share"] == 1.0, "what the face stage measured is kept"
-    assert (progress.decided, progress.worker_deaths) == (6, 6)
+    assert (progress.decided, progress.losses.total()) == (6, 6)
     assert verify(tmp_path / "dataset") == []
 
 

@@ -1,123 +1,16 @@
 """The engine with workers that do as they are told, on a true Ray."""
 
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ObjectLostError
 
-from faceloom.engine import Engine, Stage, Verdict, machine_is_at_fault
+from faceloom.engine import machine_is_at_fault
 from faceloom.errors import UserError
 from faceloom.progress import Progress
-
-
-@dataclass(frozen=True)
-class Item:
-    """``orders`` by stage: die, die once, no memory once, fail, bad file, late, lost once; with "second 1", of a part."""
-
-    name: str
-    orders: dict[str, str] = field(default_factory=dict)
-    parts: int = 1
-
-
-@dataclass(frozen=True)
-class Result:
-    item: Item
-    error: str | None = None
-    history: tuple[str, ...] = ()
-    part: int | None = None
-
-    @property
-    def name(self) -> str:
-        return self.item.name if self.part is None else f"{self.item.name}{self.part}"
-
-
-class Worker:
-    """Obeys, and hands on its payload: the names of the stages an item went through, and its own process."""
-
-    def __init__(self, stage: str, notes: Path) -> None:
-        if (notes / f"{stage} cannot start").exists():
-            raise RuntimeError(f"no {stage} model")
-        self._stage, self._notes = stage, notes
-
-    def divide(self, item: Item, most: int) -> list[Any]:
-        """A result and a payload of each part; as many payloads as there may be parts."""
-        made = [self.do(item, Result(item, part=part), None) for part in range(item.parts)]
-        return [[result for result, _ in made], *(payload for _, payload in made), *[None] * (most - item.parts)]
-
-    def do(self, item: Item, result: Result | None, payload: list[str] | None) -> tuple[Result, list[str]]:
-        part = result.part if result else None
-        order = item.orders.get(self._stage if part is None else f"{self._stage} {part}")
-        again = self._noted(item.name if result is None else result.name)
-        if order == "die" or (order == "die once" and not again):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if order == "no memory once" and not again:
-            raise MemoryError
-        if order == "lost once" and not again:
-            raise ObjectLostError("ab" * 28, None, "")
-        if order == "late":
-            time.sleep(1.2)
-        history = (*(result.history if result else ()), self._stage)
-        made = Result(item, order if order in ("fail", "bad file") else None, history, part)
-        return made, [*(payload or []), made.name]
-
-    def _noted(self, name: str) -> bool:
-        """Whether an item was here before; notes the process that has it now."""
-        note = self._notes / f"{self._stage} {name}"
-        before = note.read_text() if note.exists() else ""
-        note.write_text(f"{before}{os.getpid()} ")
-        return bool(before)
-
-
-@ray.remote(num_cpus=0)
-def _commit(notes: Path, block: int, results: list[Result], payloads: list[ray.ObjectRef]) -> None:
-    """Writes down what it was given; fails as it is told."""
-    if (notes / "no room").exists():
-        raise OSError(28, "No space left on device")
-    lost = notes / "lose a payload once"
-    if lost.exists():
-        lost.unlink()
-        raise ObjectLostError("ab" * 28, None, "")
-    if (notes / "write slowly").exists():
-        time.sleep(0.3)
-    names = [f"{r.name}:{r.error}" for r in results]
-    (notes / f"block {block}").write_text(f"{names} {ray.get(payloads)}")
-
-
-class Chain:
-    """The procedure, and what it saw."""
-
-    def __init__(self, notes: Path) -> None:
-        self.notes = notes
-
-    def name(self, item: Item) -> str:
-        return item.name
-
-    def verdict(self, result: Result) -> Verdict:
-        if result.error is None:
-            return Verdict("made", passed=True)
-        suspicion = None if result.error == "bad file" else "work (because)"
-        return Verdict(f"failed: {result.error}", passed=False, suspicion=suspicion)
-
-    def given_up(self, item: Item, result: Result | None, stage: str, times: int) -> Result:
-        known = result or Result(item)
-        return Result(item, f"{times} deaths in {stage}", known.history, known.part)
-
-    def write(self, block: int, results: list[Result], payloads: list[ray.ObjectRef]) -> ray.ObjectRef:
-        return _commit.remote(self.notes, block, results, payloads)
-
-    def block(self, number: int) -> str:
-        return (self.notes / f"block {number}").read_text()
-
-    def processes(self, stage: str, item: str) -> list[str]:
-        """The workers that had the item, in order."""
-        return (self.notes / f"{stage} {item}").read_text().split()
+from tests.faceloom.chain import Chain, Item, run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,41 +23,6 @@ def _cluster() -> Iterator[None]:
 @pytest.fixture
 def chain(tmp_path: Path) -> Chain:
     return Chain(tmp_path)
-
-
-def run(
-    chain: Chain,
-    *blocks: list[Item],
-    stages: tuple[str, ...] = ("work",),
-    workers: int = 1,
-    held_mib: int = 100,
-    most: int | None = None,
-    report: Callable[[Progress], None] = lambda _: None,
-    source: Iterator[tuple[int, list[Item]]] | None = None,
-) -> Progress:
-    def stage(name: str) -> Stage[Item, Result]:
-        def create() -> Any:
-            return ray.remote(Worker).options(num_cpus=0.5).remote(name, chain.notes)
-
-        if most is not None and name == stages[0]:
-            refs = 1 + most
-            return Stage(
-                name, workers, create, lambda a, item, *_: a.divide.options(num_returns=refs).remote(item, most), most
-            )
-        return Stage(name, workers, create, lambda actor, *call: actor.do.options(num_returns=2).remote(*call))
-
-    progress = Progress(clips=sum(map(len, blocks)))
-    Engine(
-        chain,
-        [stage(name) for name in stages],
-        source or iter(list(enumerate(blocks))),
-        item_mib=1,
-        held_mib=held_mib,
-        where="the folder",
-        progress=progress,
-        report=report,
-    ).run()
-    return progress
 
 
 def test_items_go_through_the_stages_and_blocks_keep_their_order(chain: Chain) -> None:
@@ -194,7 +52,7 @@ def test_an_item_whose_worker_dies_is_tried_again_on_a_fresh_one(chain: Chain) -
     assert chain.block(0) == "['a:None', 'b:None'] [['a'], ['b']]"
     first, second = chain.processes("work", "a")
     assert first != second
-    assert progress.worker_deaths == 1
+    assert progress.losses.total() == 1
 
 
 def test_an_item_that_kills_twice_is_given_up_and_no_other_suffers(chain: Chain) -> None:
@@ -203,7 +61,7 @@ def test_an_item_that_kills_twice_is_given_up_and_no_other_suffers(chain: Chain)
     progress = run(chain, items, stages=("first", "second"))
 
     assert chain.block(0) == "['a:None', 'b:2 deaths in second', 'c:None'] [['a', 'a'], ['c', 'c']]"
-    assert progress.worker_deaths == 2
+    assert progress.losses.total() == 2
     assert progress.outcomes == {"made": 2, "failed: 2 deaths in second": 1}
 
 
@@ -224,7 +82,7 @@ def test_a_payload_lost_on_its_way_sends_the_item_back_to_the_start(chain: Chain
     assert chain.block(0) == "['a:None'] [['a', 'a']]"
     assert len(chain.processes("first", "a")) == 2
     assert len(set(chain.processes("second", "a"))) == 1, "the worker that could not get it is not to blame"
-    assert progress.worker_deaths == 0
+    assert progress.losses.total() == 0
 
 
 def test_a_payload_lost_before_it_is_written_has_its_block_done_anew(chain: Chain) -> None:
@@ -244,7 +102,7 @@ def test_a_worker_is_replaced_after_a_failure_that_may_be_its_own(chain: Chain) 
 
 
 def test_suspicious_failures_in_a_row_end_the_run(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("faceloom.engine._DOOMED", 3)
+    monkeypatch.setattr("faceloom.pool._DOOMED", 3)
     orders = ["fail", "fail", "bad file", "fail", "fail", "", "fail", "fail", "fail", "fail"]
     items = [Item(str(number), {"work": order}) for number, order in enumerate(orders)]
 
@@ -256,11 +114,55 @@ def test_suspicious_failures_in_a_row_end_the_run(chain: Chain, monkeypatch: pyt
 
 
 def test_items_given_up_in_a_row_end_the_run_too(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("faceloom.engine._DOOMED", 3)
+    monkeypatch.setattr("faceloom.pool._DOOMED", 3)
     items = [Item(str(number), {"work": "die"}) for number in range(5)]
     with pytest.raises(UserError, match=r"the last 3 clips all failed in work \(.*same command again"):
         run(chain, items)
     assert not list(chain.notes.glob("block *"))
+
+
+def test_an_item_past_its_deadline_is_tried_again_and_then_given_up_and_no_other_suffers(chain: Chain) -> None:
+    items = [Item("a", {"work": "hang"}), Item("b", {"work": "hang once"}), Item("c")]
+
+    progress = run(chain, items, workers=2, deadline_s=1.0)
+
+    assert chain.block(0) == "['a:2 DeadlineExceeded in work', 'b:None', 'c:None'] [['b'], ['c']]"
+    assert progress.losses == {"work: DeadlineExceeded": 3}
+    assert len(set(chain.processes("work", "a"))) == 2
+
+
+def test_an_item_has_as_much_more_time_as_its_worker_says(chain: Chain) -> None:
+    def allow(actor: Any, item: Item) -> ray.ObjectRef:
+        return actor.allowance_s.remote(item)
+
+    progress = run(chain, [Item("a", {"work": "late"}), Item("b", {"work": "hang"})], deadline_s=1.0, allow=allow)
+
+    assert chain.block(0) == "['a:None', 'b:2 DeadlineExceeded in work'] [['a']]"
+    assert progress.losses == {"work: DeadlineExceeded": 2}
+
+
+def test_a_worker_is_replaced_after_so_many_items_or_when_it_has_grown(chain: Chain) -> None:
+    items = [Item("a"), Item("b"), Item("c", {"work": "wear"}), Item("d")]
+
+    progress = run(chain, items, recycle_after=2)
+
+    a, b, c, d = (chain.processes("work", name) for name in "abcd")
+    assert a == b != c != d
+    assert (progress.recycled, progress.losses) == ({"work": 2}, {})
+
+
+def test_a_pool_that_no_node_has_room_for_ends_the_run_and_says_what_is_missing(chain: Chain) -> None:
+    seen = []
+    with pytest.raises(
+        UserError, match=r"no work worker could start within 2 s: it needs 1 GPU, and the cluster has 0.*same command"
+    ):
+        run(
+            *(chain, [Item("a")]),
+            needs={"work": {"GPU": 1.0}},
+            wait_s=2.0,
+            report=lambda progress: seen.append(dict(progress.waiting)),
+        )
+    assert {"work": "it needs 1 GPU, and the cluster has 0"} in seen
 
 
 def test_workers_that_cannot_start_end_the_run(chain: Chain) -> None:
@@ -316,7 +218,7 @@ def test_a_part_that_kills_twice_is_given_up_and_its_siblings_do_not_suffer(chai
     names = [f"a{n}:{'2 deaths in second' if n == part else None}" for n in range(3)] + ["b0:None"]
     assert chain.block(0) == f"{names} {[[name, name] for name in alive]}"
     assert len(chain.processes("first", "a1")) == 1, "what its siblings are made of is not made again"
-    assert progress.worker_deaths == 2
+    assert progress.losses.total() == 2
     assert progress.outcomes["made"] == (1 if part == 0 else 2), "an item counts as what its first part is"
 
 
