@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from curation.config import PoolConfig
-from curation.ledger import TELEMETRY_FOLDER, Decision, write_fragment, write_telemetry
+from curation.ledger import TELEMETRY_FOLDER, Decision, committed, write_fragment, write_telemetry
 from curation.outcome import Failed, Kept, Rejected
 from curation.preflight import SAMPLE_MIB, Plan, PoolSizes, pool_sizes
 from curation.sources import Clip
@@ -21,6 +21,7 @@ from curation.video import VideoError
 from curation.workers import FaceWorker, FlowWorker
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
+from faceloom.lease import Lease, lease_path
 from faceloom.memory import limit_memory
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
@@ -39,24 +40,32 @@ class Runner:
     def __init__(self, plan: Plan, sizes: PoolSizes, report: Callable[[Progress], None]) -> None:
         self._plan = plan
         self._sizes = sizes
-        self._report = report
-        done = sum(plan.record.manifest.block_rows(block) for block in plan.done)
-        self.progress = Progress(clips=plan.record.manifest.clips, decided=done)
+        self._show = report
+        self._lease = Lease(lease_path(plan.out), "curate")
+        self.progress = Progress(clips=plan.record.manifest.clips, decided=_clips_done(plan))
 
     def run(self) -> Progress:
         """Decide every block that has no ledger fragment, then seal the dataset. Returns the final progress.
 
-        Raises :class:`UserError` when workers cannot start or the output cannot be written; what was committed stays, and the
-        same command goes on from there.
+        Raises :class:`UserError` when another driver is at work there, when workers cannot start or when the output cannot be
+        written; what was committed stays, and the same command goes on from there.
         """
+        with self._lease:
+            self._run()
+        return self.progress
+
+    def _run(self) -> None:
         plan = self._plan
+        # Another driver may have committed more between this one's preflight and its lease.
+        plan = self._plan = dataclasses.replace(plan, done=frozenset(committed(plan.out, plan.record.manifest.blocks)))
+        self.progress.decided = _clips_done(plan)
         for folder in (plan.out, *(plan.out / name for name in (SHARD_FOLDER, LEDGER_FOLDER, TELEMETRY_FOLDER))):
             remove_temporaries(folder)
         plan.record.model_copy(update={"complete": False, "shards": (), "ledger": ()}).save(plan.out)
         if plan.blocks_left:
             self.engine().run()
+        self._lease.check()
         self._seal()
-        return self.progress
 
     def engine(self) -> Engine[Clip, Decision]:
         """The engine with its two stages; nothing is started yet."""
@@ -112,6 +121,10 @@ class Runner:
             wait_s=run.wait_s,
         )
 
+    def _report(self, progress: Progress) -> None:
+        self._lease.check()
+        self._show(progress)
+
     def name(self, clip: Clip) -> str:
         """Its source key."""
         return clip.source_key
@@ -146,7 +159,8 @@ class Runner:
         return dataclasses.replace(known, outcome=Failed(stage, loss.error, message))
 
     def write(self, block: int, decisions: list[Decision], samples: list[ray.ObjectRef]) -> ray.ObjectRef:
-        """Start :func:`_write_block`."""
+        """Start :func:`_write_block`, unless another driver has taken over."""
+        self._lease.check()
         run = self._plan.record.config_fingerprint
         decisions, samples = _distinct(decisions, samples)
         return _write_block.remote(str(self._plan.out.absolute()), block, decisions, samples, run)
@@ -180,6 +194,10 @@ def _limited(worker: Any, pool: PoolConfig) -> Any:
 
 def _limit_memory(_worker: object, mib: int) -> None:
     limit_memory(mib)
+
+
+def _clips_done(plan: Plan) -> int:
+    return sum(plan.record.manifest.block_rows(block) for block in plan.done)
 
 
 def _finish(worker: Any, _clip: Clip, decision: Decision | None, draft: ray.ObjectRef | None) -> list[ray.ObjectRef]:

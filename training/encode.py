@@ -14,6 +14,7 @@ import ray
 
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
+from faceloom.lease import Lease, lease_path
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
 from shards.dataset import SHARD_FOLDER
@@ -31,15 +32,21 @@ class EncodeRunner:
     def __init__(self, plan: EncodePlan, workers: int, report: Callable[[Progress], None]) -> None:
         self._plan = plan
         self._workers = workers
-        self._report = report
+        self._show = report
+        self._lease = Lease(lease_path(plan.dataset, plan.record.layer), "encode")
         self.progress = Progress(clips=plan.samples, decided=plan.samples_done)
 
     def run(self) -> Progress:
         """Encode every part that has no ledger fragment, then seal the layer. Returns the final progress.
 
-        Raises :class:`UserError` when encoders cannot start, the base cannot be read or the layer cannot be written; what was
-        committed stays, and the same command goes on from there.
+        Raises :class:`UserError` when another driver makes this layer, when encoders cannot start, the base cannot be read or
+        the layer cannot be written; what was committed stays, and the same command goes on from there.
         """
+        with self._lease:
+            self._run()
+        return self.progress
+
+    def _run(self) -> None:
         plan = self._plan
         try:
             self._remove_temporaries()
@@ -48,8 +55,8 @@ class EncodeRunner:
             raise UserError(f"cannot write to {plan.dataset}: {error.strerror}; mend its rights or make room") from None
         if len(plan.done) < len(plan.parts):
             self._engine().run()
+        self._lease.check()
         self._seal()
-        return self.progress
 
     def name(self, sample: BaseSample) -> str:
         """Its clip id."""
@@ -70,7 +77,8 @@ class EncodeRunner:
         return Encoded(sample.clip_id, Failure(loss.stage, loss.error, message))
 
     def write(self, block: int, results: list[Encoded], payloads: list[ray.ObjectRef]) -> ray.ObjectRef:
-        """Start :func:`_write_part`."""
+        """Start :func:`_write_part`, unless another driver has taken over."""
+        self._lease.check()
         plan = self._plan
         root = str(plan.dataset.absolute())
         return _write_part_task.remote(root, plan.record.layer, block, results, payloads, plan.record.run)
@@ -100,6 +108,10 @@ class EncodeRunner:
             sizes=lambda resources: [pool_size(run, resources)],
             wait_s=run.wait_s,
         )
+
+    def _report(self, progress: Progress) -> None:
+        self._lease.check()
+        self._show(progress)
 
     def _remove_temporaries(self) -> None:
         """What a death left of this layer; another layer may be in the making at the same time."""

@@ -7,7 +7,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from curation.config import CurationConfig
 from curation.ledger import read_ledger
+from curation.preflight import PoolSizes, prepare
+from curation.run import Runner
+from faceloom import config
+from faceloom.errors import UserError
+from faceloom.lease import lease_path
 from shards.dataset import RECORD_NAME, DatasetRecord, index_path, ledger_path, tar_path
 from tests.e2e.command import (
     curate,
@@ -67,9 +73,13 @@ def test_killed_with_all_its_workers_at_four_moments_and_resumed(
 
 
 def test_a_driver_killed_alone_and_resumed_at_once(manifest: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """What was below the dead driver may still be writing while the next one is starting."""
+    """While it lives, a second one is refused. What was below the dead one may still be writing while the next starts."""
     out = tmp_path / "dataset"
+    second = Runner(prepare(config.load(CurationConfig, "demo"), manifest, out), PoolSizes(1, 1), lambda _: None)
     with started(*curate_arguments(manifest, out)) as driver:
+        wait_until(lease_path(out).exists, driver)
+        with pytest.raises(UserError, match=rf"is being worked on: .*process {driver.pid}"):
+            second.run()
         wait_until(lambda: _writes_a_shard(out, driver, {}), driver)
         orphans = driver.children(recursive=True)
         driver.kill()

@@ -1,0 +1,192 @@
+"""Who may work on an output: drivers that live, died, stand still, or race."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from faceloom.errors import UserError
+from faceloom.lease import Holder, Lease, lease_path, read_holder
+
+SOON = {"renew_s": 0.05, "expiry_s": 0.6}
+
+
+def elsewhere(**changes: object) -> Holder:
+    """A driver on another machine."""
+    return replace(Holder.this_process("curate"), machine="another", host="node-7", pid=4711, **changes)
+
+
+def leave(path: Path, holder: Holder) -> None:
+    path.write_text(json.dumps(asdict(holder)))
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return lease_path(tmp_path)
+
+
+def test_a_held_lease_is_refused_with_host_process_and_remedy_and_then_released(path: Path) -> None:
+    with Lease(path, "curate", **SOON):
+        second = Lease(path, "curate")
+        with pytest.raises(UserError, match=rf"curate on .*process {os.getpid()}, since .*kill {os.getpid()}"):
+            second.__enter__()
+    assert list(path.parent.iterdir()) == []
+    with Lease(path, "curate", **SOON):
+        pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_it_is_released_however_the_run_ends(path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), Lease(path, "curate", **SOON):
+        raise error
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_layer_has_a_lease_of_its_own(tmp_path: Path) -> None:
+    with Lease(lease_path(tmp_path), "curate"), Lease(lease_path(tmp_path, "latents"), "encode"):
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["driver.json", "driver.latents.json"]
+
+
+def test_what_the_run_is_at_is_in_the_file_soon(path: Path) -> None:
+    with Lease(path, "curate", **SOON) as lease:
+        lease.tell({"decided": 7})
+        wait_for(lambda: (holder := read_holder(path)) is not None and holder.state == {"decided": 7})
+
+
+def test_a_driver_killed_on_this_machine_holds_nothing_any_more(path: Path) -> None:
+    """Also as a zombie, which nobody has taken note of, and with an expiry that would be waited for in vain."""
+    hold = (
+        f"import time; from faceloom.lease import *; Lease(Path({str(path)!r}), 'curate').__enter__(); time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold]) as driver:
+        wait_for(path.exists)
+        driver.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, driver.pid, os.WEXITED | os.WNOWAIT)
+        with Lease(path, "curate", renew_s=1000, expiry_s=100_000):
+            holder = read_holder(path)
+            assert holder is not None
+            assert holder.pid == os.getpid()
+
+
+def test_a_process_number_that_was_given_anew_is_not_the_holder(path: Path) -> None:
+    leave(path, replace(Holder.this_process("curate"), started=1))
+    with Lease(path, "curate", renew_s=1000, expiry_s=100_000):
+        pass
+
+
+def test_a_driver_elsewhere_that_is_heard_of_is_left_alone(path: Path) -> None:
+    leave(path, elsewhere())
+    stop = threading.Event()
+
+    def renew() -> None:
+        number = 0
+        while not stop.wait(0.2):
+            number += 1
+            other = path.with_name("other")
+            leave(other, elsewhere(renewals=number))
+            other.replace(path)
+
+    other = threading.Thread(target=renew)
+    other.start()
+    try:
+        with pytest.raises(UserError, match="node-7, process 4711"), Lease(path, "curate", renew_s=0.1, expiry_s=1000):
+            pass
+    finally:
+        stop.set()
+        other.join()
+
+
+@pytest.mark.parametrize("left", [json.dumps(asdict(elsewhere())), "", "{half a fi"])
+def test_a_driver_elsewhere_that_is_not_heard_of_is_taken_over_after_the_expiry_by_our_clock(
+    path: Path, left: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text(left)
+    begun = time.monotonic()
+    with Lease(path, "curate", **SOON) as lease:
+        assert time.monotonic() - begun >= SOON["expiry_s"]
+        lease.check()
+    assert "waiting up to" in caplog.text
+    assert "taking over" in caplog.text
+
+
+def test_a_driver_that_finds_another_in_its_place_stops_and_leaves_the_file_to_it(path: Path) -> None:
+    with Lease(path, "curate", **SOON) as lease:
+        lease.check()
+        leave(path, elsewhere())
+        wait_for(lambda: lease._taken_over_by is not None)
+        with pytest.raises(UserError, match="taken over by faceloom curate on node-7"):
+            lease.check()
+    holder = read_holder(path)
+    assert holder is not None
+    assert holder.host == "node-7"
+
+
+def test_a_driver_that_stood_still_looks_before_it_commits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its renewals are an hour away: as after a stop, it is the check that finds out."""
+    with Lease(path, "curate", renew_s=3600, expiry_s=7200) as lease:
+        leave(path, elsewhere())
+        lease.check()  # it renewed a moment ago: nobody can have thought it dead
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        monkeypatch.setattr("faceloom.lease._clock", lambda: now + 3601)
+        with pytest.raises(UserError, match="node-7"):
+            lease.check()
+
+
+def test_a_driver_whose_storage_is_away_for_long_does_not_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lease(path, "curate", renew_s=0.05, expiry_s=0.6) as lease:
+
+        def away(*_: object) -> None:
+            raise OSError("stale file handle")
+
+        monkeypatch.setattr("faceloom.lease._write", away)
+        time.sleep(0.4)
+        with pytest.raises(UserError, match=r"cannot renew .*stale file handle"):
+            lease.check()
+
+
+def _race(path: str, begin: float, won: "multiprocessing.Queue[bool]") -> None:
+    time.sleep(max(0.0, begin - time.time()))
+    try:
+        with Lease(Path(path), "curate", renew_s=0.2, expiry_s=1.0) as lease:
+            time.sleep(1.5)
+            lease.check()
+            won.put(True)
+    except UserError:
+        won.put(False)
+
+
+@pytest.mark.parametrize("lockable", [True, False])
+@pytest.mark.parametrize("left", [None, elsewhere()])
+def test_of_drivers_that_race_one_wins(
+    path: Path, left: Holder | None, lockable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an absent file and for one to take over; where folders can be locked, and where they cannot."""
+    if left is not None:
+        leave(path, left)
+    if not lockable:
+        monkeypatch.setattr("faceloom.lease._locked", lambda _: False)
+    fork = multiprocessing.get_context("fork")
+    won: multiprocessing.Queue[bool] = fork.Queue()
+    begin = time.time() + 0.3
+    drivers = [fork.Process(target=_race, args=(str(path), begin, won)) for _ in range(5)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert sorted(won.get() for _ in drivers) == [False] * 4 + [True]
