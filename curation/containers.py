@@ -36,4 +36,5 @@ def open_footage(path: str) -> av.container.InputContainer:
     to be decoded to open the file is under the same limit already.
     """
     # An absolute path begins with no protocol's name: a file called "concat:a|b" is one file.
-    return av.open(os.path.abspath(path), options=_OPTIONS | DECODER_OPTIONS)  # noqa: PTH100 - links are not resolved
+    absolute = os.path.abspath(path)  # noqa: PTH100 - links are not resolved
+    return av.open(absolute, options=_OPTIONS | DECODER_OPTIONS, metadata_errors="replace")

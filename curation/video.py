@@ -296,12 +296,15 @@ class FrameReader:
             return None
         try:
             # One at a time: batches of 1080p frames cost half as much again, in fresh memory.
-            return np.asarray(self._decord[index].asnumpy())
+            frame = np.asarray(self._decord[index].asnumpy())
         except Exception as error:
             if not _is_decord_error(error):
                 raise
+            frame = np.empty(0)
+        if frame.ndim != 3 or frame.shape[2] != 3:  # pictures of another format in the midst come with six channels
             self._decord, self.decoder = None, "pyav"
             return None
+        return frame
 
     def _displayed(self, frame: np.ndarray) -> np.ndarray:
         if self._probe.rotation_deg:
