@@ -250,8 +250,6 @@ class Engine(Generic[ItemT, ResultT]):
                 self._returned(pool, ref)
             elif ref in pool.starting:
                 pool.started(ref)
-            elif ref in pool.asked:
-                pool.allowed(ref)
             elif ref in pool.doubted:
                 self._answered(pool, ref)
             else:

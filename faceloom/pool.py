@@ -76,6 +76,7 @@ class Worker(Generic[ItemT, ResultT]):
     served: int = 0
     since: float = 0.0
     until: float = math.inf
+    allowance: ray.ObjectRef | None = None
 
 
 class Pool(Generic[ItemT, ResultT]):
@@ -94,7 +95,6 @@ class Pool(Generic[ItemT, ResultT]):
         self.starting: dict[ray.ObjectRef, Worker[ItemT, ResultT]] = {}
         self.doubted: dict[ray.ObjectRef, Worker[ItemT, ResultT]] = {}
         self.unheard: list[Worker[ItemT, ResultT]] = []
-        self.asked: dict[ray.ObjectRef, tuple[Worker[ItemT, ResultT], Job[ItemT, ResultT]]] = {}
         self._failed_starts = 0
         self._lost_starts = 0
         self._failures_in_row = 0
@@ -113,7 +113,7 @@ class Pool(Generic[ItemT, ResultT]):
     @property
     def refs(self) -> list[ray.ObjectRef]:
         """What :meth:`ray.wait` is to wait for."""
-        return [*self.busy, *self.starting, *self.doubted, *self.asked]
+        return [*self.busy, *self.starting, *self.doubted]
 
     def dispatch(self) -> None:
         """Give idle workers what is queued."""
@@ -142,16 +142,6 @@ class Pool(Generic[ItemT, ResultT]):
             self.idle.append(worker)
         else:
             self._submit(worker, job)
-
-    def allowed(self, ref: ray.ObjectRef) -> None:
-        """A worker has said how much longer its job may take."""
-        worker, job = self.asked.pop(ref)
-        try:
-            seconds = ray.get(ref)
-        except RayError:
-            return  # the call itself will tell
-        if worker.job is job:
-            worker.until += seconds
 
     def release(self, worker: Worker[ItemT, ResultT], verdict: Verdict) -> None:
         """Take a worker back after its item, or replace it."""
@@ -205,7 +195,7 @@ class Pool(Generic[ItemT, ResultT]):
 
     def overdue(self, now: float) -> list[Worker[ItemT, ResultT]]:
         """Take out the workers that are past their deadline."""
-        late = [ref for ref, worker in self.busy.items() if worker.until < now]
+        late = [ref for ref, worker in self.busy.items() if worker.until < now and not _extended(worker, now)]
         return [self.busy.pop(ref) for ref in late]
 
     def resize(self, target: int) -> None:
@@ -239,10 +229,21 @@ class Pool(Generic[ItemT, ResultT]):
         worker.job, worker.since = job, time.monotonic()
         worker.until = worker.since + stage.deadline_s
         worker.served += 1
-        if stage.allow is not None:
-            self.asked[stage.allow(worker.actor, job.case.item)] = worker, job
+        worker.allowance = stage.allow(worker.actor, job.case.item) if stage.allow is not None else None
         result, *worker.payloads = stage.submit(worker.actor, job.case.item, job.result, job.payload)
         self.busy[result] = worker
+
+
+def _extended(worker: Worker[ItemT, ResultT], now: float) -> bool:
+    """Whether a worker that is past its deadline has more time for the size of its item, which is looked up only now."""
+    if worker.allowance is None or not ray.wait([worker.allowance], timeout=0)[0]:
+        return False
+    try:
+        worker.until += ray.get(worker.allowance)
+    except RayError:
+        return True  # the call itself will tell
+    worker.allowance = None
+    return worker.until >= now
 
 
 def _node(_worker: object) -> str:
