@@ -229,8 +229,12 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
 
 
 def _licences(manifest: Manifest, clips: int) -> tuple[str, ...]:
-    column = pq.read_table(manifest.path, columns=["licence"])["licence"].slice(0, clips)
-    return tuple(sorted(column.unique().to_pylist()))
+    found: set[str] = set()
+    with pq.ParquetFile(manifest.path) as file:
+        for batch in file.iter_batches(columns=["licence"]):
+            found.update(batch["licence"].slice(0, clips).unique().to_pylist())
+            clips -= min(clips, len(batch))
+    return tuple(sorted(found))
 
 
 def _refuse_absent_footage(manifest: Manifest) -> None:
