@@ -7,6 +7,7 @@ and of protocols only ``file``. QuickTime's references to other files are not fo
 """
 
 import os
+from collections.abc import Iterator
 
 import av
 
@@ -38,3 +39,23 @@ def open_footage(path: str) -> av.container.InputContainer:
     # An absolute path begins with no protocol's name: a file called "concat:a|b" is one file.
     absolute = os.path.abspath(path)  # noqa: PTH100 - links are not resolved
     return av.open(absolute, options=_OPTIONS | DECODER_OPTIONS, metadata_errors="replace")
+
+
+def packets_of(container: av.container.InputContainer, stream: av.VideoStream | av.AudioStream) -> Iterator[av.Packet]:
+    """The packets of ``stream``, and after them the empty one that empties its decoder.
+
+    PyAV ends in an IndexError, after all of them, where a broadcast brings in another stream on its way (seen with 18.1).
+    """
+    demuxed = container.demux(stream)
+    while True:
+        try:
+            packet = next(demuxed)
+        except (StopIteration, IndexError):
+            return
+        yield packet
+
+
+def frames_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """The pictures of ``stream`` from where the container stands."""
+    for packet in packets_of(container, stream):
+        yield from stream.decode(packet)

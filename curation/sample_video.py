@@ -11,7 +11,7 @@ import av
 import numpy as np
 from pydantic import Field
 
-from curation.containers import open_footage
+from curation.containers import open_footage, packets_of
 from faceloom.config import Section
 
 _AUDIO_RATE = 48_000
@@ -113,7 +113,8 @@ def _resampled(
     layout = "mono" if channels == 1 else "stereo"
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=_AUDIO_RATE)
     time_s: float | None = None
-    for frame in itertools.chain(container.decode(stream), [None]):
+    decoded = (frame for packet in packets_of(container, stream) for frame in stream.decode(packet))
+    for frame in itertools.chain(decoded, [None]):
         if frame is not None:
             stated = frame.time
             if time_s is None:

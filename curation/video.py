@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from curation.containers import DECODER_OPTIONS, MAX_FRAMES, MAX_PIXELS, open_footage
+from curation.containers import DECODER_OPTIONS, MAX_FRAMES, MAX_PIXELS, frames_of, open_footage, packets_of
 from faceloom.config import Section
 
 
@@ -159,7 +159,7 @@ def _probe(container: av.container.InputContainer, path: str) -> Probe:
     packets: list[_Packet] = []
     first: av.VideoFrame | None = None
     reason = "it holds none"
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         # The last packet of a file that is cut inside it is there, but short.
         if packet.size and not (promised and packet.is_corrupt):
             packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
@@ -323,7 +323,7 @@ class FrameReader:
         with open_footage(self._probe.path) as container:
             stream = _pictures(container)
             assert stream is not None
-            yield from self._chosen(container.decode(stream), wanted)
+            yield from self._chosen(frames_of(container, stream), wanted)
 
     def _decoded_from(self, container: av.container.InputContainer, index: int) -> Iterator[av.VideoFrame] | None:
         """The frames from ``index``, or some before it, on; None where the file cannot be entered there."""
@@ -333,7 +333,7 @@ class FrameReader:
         time_s = float(self._probe.pts_s[index])
         try:
             container.seek(int((time_s - self._half_s) / float(stream.time_base)), stream=stream)
-            decoded = container.decode(stream)
+            decoded = frames_of(container, stream)
             first = next(decoded, None)
         except av.FFmpegError:
             return None

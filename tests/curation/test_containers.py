@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from curation import video
-from curation.containers import MAX_PIXELS, open_footage
+from curation.containers import MAX_PIXELS, open_footage, packets_of
 from curation.sample_video import read_sound
 from curation.sampling import sample
 from curation.sources import Clip
@@ -211,3 +211,29 @@ def test_two_frames_a_thousand_years_apart_are_not_sampled_in_between(tmp_path):
     far = video.Probe(**{**vars(probed), "pts_s": np.array([0.0, 3e10])})
     with pytest.raises(OversizedVideoError, match="hours"):
         sample(far, Clip("test", "x", str(path)), VideoConfig())
+
+
+def test_text_that_is_not_utf_8_is_nothing_against_a_file(tmp_path):
+    path = tmp_path / "x.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "T" * 8
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for pixels in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"TTTTTTTT", b"caf\xe9\xff\xfe\x80\x81"))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(path))
+    assert len(probe(str(path)).pts_s) == len(FRAMES)
+
+
+def test_a_broadcast_that_brings_in_another_stream_on_its_way_is_read_to_its_end():
+    class Broadcast:
+        """Whether PyAV raises depends on what lies behind an array of its own, so it cannot be had from a file at will."""
+
+        def demux(self, stream: str) -> Iterator[str]:
+            yield from (f"first of {stream}", f"last of {stream}")
+            raise IndexError("list index out of range")
+
+    assert list(packets_of(Broadcast(), "pictures")) == ["first of pictures", "last of pictures"]
