@@ -8,6 +8,7 @@ and of protocols only ``file``. QuickTime's references to other files are not fo
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import av
 
@@ -41,7 +42,9 @@ def open_footage(path: str) -> av.container.InputContainer:
     return av.open(absolute, options=_OPTIONS | DECODER_OPTIONS, metadata_errors="replace")
 
 
-def packets_of(container: av.container.InputContainer, stream: av.VideoStream | av.AudioStream) -> Iterator[av.Packet]:
+def packets_of(
+    container: av.container.InputContainer, stream: av.VideoStream | av.AudioStream
+) -> Iterator["av.Packet[Any]"]:
     """The packets of ``stream``, and after them the empty one that empties its decoder.
 
     PyAV ends in an IndexError, after all of them, where a broadcast brings in another stream on its way (seen with 18.1).
