@@ -21,10 +21,11 @@ from curation.video import VideoError
 from curation.workers import FaceWorker, FlowWorker
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
-from faceloom.lease import Lease, lease_path
+from faceloom.lease import lease_path
 from faceloom.memory import limit_memory
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
+from faceloom.watch import Watch
 from shards.dataset import LEDGER_FOLDER, SHARD_FOLDER, ledger_path
 from shards.index import DamageError, read_layer_file
 from shards.schema import BASE_LAYER
@@ -40,8 +41,7 @@ class Runner:
     def __init__(self, plan: Plan, sizes: PoolSizes, report: Callable[[Progress], None]) -> None:
         self._plan = plan
         self._sizes = sizes
-        self._show = report
-        self._lease = Lease(lease_path(plan.out), "curate")
+        self._watch = Watch("curate", lease_path(plan.out), plan.out, report)
         self.progress = Progress(clips=plan.record.manifest.clips, decided=_clips_done(plan))
 
     def run(self) -> Progress:
@@ -50,7 +50,7 @@ class Runner:
         Raises :class:`UserError` when another driver is at work there, when workers cannot start or when the output cannot be
         written; what was committed stays, and the same command goes on from there.
         """
-        with self._lease:
+        with self._watch:
             self._run()
         return self.progress
 
@@ -64,7 +64,7 @@ class Runner:
         plan.record.model_copy(update={"complete": False, "shards": (), "ledger": ()}).save(plan.out)
         if plan.blocks_left:
             self.engine().run()
-        self._lease.check()
+        self._watch.check()
         self._seal()
 
     def engine(self) -> Engine[Clip, Decision]:
@@ -116,18 +116,18 @@ class Runner:
             held_mib=run.held_mib,
             where=str(self._plan.out),
             progress=self.progress,
-            report=self._report,
+            report=self._watch.report,
             sizes=sizes,
             wait_s=run.wait_s,
         )
 
-    def _report(self, progress: Progress) -> None:
-        self._lease.check()
-        self._show(progress)
-
     def name(self, clip: Clip) -> str:
         """Its source key."""
         return clip.source_key
+
+    def identity(self, clip: Clip) -> str:
+        """Its clip id."""
+        return clip.clip_id
 
     def verdict(self, decision: Decision) -> Verdict:
         """A clip that is kept goes on; a failure that is not the file's own may be its worker's."""
@@ -160,10 +160,25 @@ class Runner:
 
     def write(self, block: int, decisions: list[Decision], samples: list[ray.ObjectRef]) -> ray.ObjectRef:
         """Start :func:`_write_block`, unless another driver has taken over."""
-        self._lease.check()
+        self._watch.check()
         run = self._plan.record.config_fingerprint
         decisions, samples = _distinct(decisions, samples)
         return _write_block.remote(str(self._plan.out.absolute()), block, decisions, samples, run)
+
+    def decided(self, _clip: Clip, decision: Decision) -> None:
+        """For metrics and log; of a further window, what is its own."""
+        outcome, clip = decision.outcome, decision.clip
+        self._watch.spent(decision.wall_s)
+        if decision.of_clip is None:
+            self._watch.metrics.footage(decision.statistics.get("duration_s", 0.0))
+        if isinstance(outcome, Failed):
+            grave = outcome.error not in _BAD_FILES
+            what = (outcome.stage, outcome.error, outcome.message)
+            self._watch.failed(clip.clip_id, clip.source_key, *what, trace=decision.traceback, grave=grave)
+
+    def committed(self, _block: int, shard_bytes: int) -> None:
+        """For metrics."""
+        self._watch.metrics.committed(shard_bytes)
 
     def _blocks_left(self) -> Iterator[tuple[int, list[Clip]]]:
         plan = self._plan
@@ -220,10 +235,13 @@ def _distinct(decisions: list[Decision], samples: list[ray.ObjectRef]) -> tuple[
 # The pools reserve the CPUs; a writer that asked for one of its own might never be scheduled.
 @ray.remote(num_cpus=0)
 def _write_block(root: str, part: int, decisions: list[Decision], samples: list[ray.ObjectRef], run: str) -> int:
-    """Write shard, telemetry and, last, the ledger fragment of one block; samples are fetched one at a time."""
+    """Write shard, telemetry and, last, the ledger fragment of one block; returns the bytes of the shard.
+
+    Samples are fetched one at a time.
+    """
     kept = [decision.clip.clip_id for decision in decisions if isinstance(decision.outcome, Kept)]
     folder = Path(root)
-    write_layer(folder, part, BASE_LAYER, ((key, ray.get(ref)) for key, ref in zip(kept, samples, strict=True)))
+    layer = write_layer(folder, part, BASE_LAYER, ((key, ray.get(ref)) for key, ref in zip(kept, samples, strict=True)))
     write_telemetry(folder, part, decisions)
     write_fragment(folder, part, decisions, run)
-    return part
+    return layer.bytes

@@ -6,12 +6,16 @@ from contextlib import contextmanager
 
 
 class StageClock:
-    """Wall and CPU seconds by stage of one clip. ``current`` outlives an exception, so that it names the stage to blame."""
+    """Wall and CPU seconds by stage of one clip. ``current`` outlives an exception, so that it names the stage to blame.
+
+    ``traceback`` is where it failed, once it has.
+    """
 
     def __init__(self) -> None:
         self.current = "start"
         self.wall_s: dict[str, float] = {}
         self.cpu_s: dict[str, float] = {}
+        self.traceback: str | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -6,7 +6,6 @@ a crash. An actor hands its samples on as encoded bytes of a few MB, never as fr
 
 import traceback
 from dataclasses import replace
-from logging import getLogger
 from typing import Any
 
 import cv2
@@ -27,8 +26,6 @@ from faceloom.engine import machine_is_at_fault
 from faceloom.memory import resident_mib
 from faceloom.models import model_path
 from faceloom.node_models import bring_to_node
-
-logger = getLogger(__name__)
 
 
 class FaceStage:
@@ -144,8 +141,8 @@ class FlowStage:
             outcome = _failure(decision.clip, clock, error)
         wall_s, cpu_s = decision.wall_s | clock.wall_s, decision.cpu_s | clock.cpu_s
         worn = resident_mib() > self._config.run.flow.recycle_mib
-        decided = replace(decision, outcome=outcome, statistics=statistics, wall_s=wall_s, cpu_s=cpu_s, worn=worn)
-        return decided, fields
+        decided = replace(decision, outcome=outcome, statistics=statistics, wall_s=wall_s, cpu_s=cpu_s)
+        return replace(decided, worn=worn, traceback=clock.traceback), fields
 
 
 # As actors; ``decide_apart`` and ``finish`` are called with ``num_returns``, so that every payload is an object of its own.
@@ -154,13 +151,13 @@ FlowWorker: Any = ray.remote(FlowStage)
 
 
 def _decision(clip: Clip, outcome: Outcome, findings: Findings, clock: StageClock) -> Decision:
-    return Decision(clip, outcome, findings.statistics, findings.decoder, clock.wall_s, clock.cpu_s)
+    return Decision(
+        *(clip, outcome, findings.statistics, findings.decoder, clock.wall_s, clock.cpu_s), traceback=clock.traceback
+    )
 
 
 def _failure(clip: Clip, clock: StageClock, error: Exception) -> Failed:
-    logger.warning(
-        "clip %s (%s) failed in %s\n%s", clip.clip_id, clip.source_key, clock.current, traceback.format_exc()
-    )
+    clock.traceback = traceback.format_exc()  # for the driver's log
     message = str(error).strip() or repr(error)
     if clip.path not in message:
         message = f"{clip.path}: {message}"

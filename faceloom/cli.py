@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 import faceloom
 from curation.adapters.table import DATASETS, DEMO, Dataset
-from faceloom import config, models
+from faceloom import config, logs, models
 from faceloom.errors import CheckFailed, UserError
 
 app = typer.Typer(
@@ -96,6 +96,15 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", h
 RayAddress = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; without it, one starts on this machine.")
 ]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file",
+        metavar="FILE",
+        help="JSON lines of failures, lost workers, retries; by default in the dataset's folder telemetry, if it is local.",
+        show_default=False,
+    ),
+]
 DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="The folder that `faceloom curate` wrote.")]
 VideoOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="MP4 file to write.")]
 DrawingStyle = Annotated[str, typer.Option("--style", help="a1_3d, a1_2d or fye: whose inference code it looks like.")]
@@ -104,6 +113,7 @@ Smoothed = Annotated[bool, typer.Option("--smooth", help="Take jitter out of the
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; ``None`` takes the process's own arguments."""
+    logs.set_up()
     try:
         app(arguments, prog_name="faceloom")
     except UserError as error:
@@ -251,6 +261,7 @@ def curate(
         bool, typer.Option("--all-statistics", help="Measure on after the first rule that fails (for audits).")
     ] = False,
     address: RayAddress = None,
+    log_file: LogFile = None,
 ) -> None:
     """Decide every clip of a manifest and write the kept ones as verified WebDataset shards."""
     from curation.config import CurationConfig
@@ -274,7 +285,8 @@ def curate(
         if plan:
             console.print(plan_table(prepared, resources, sizes))
             return
-        with progress_display(console, "curating", ("kept", "rejected", "failed")) as report:
+        log = log_file or logs.default_file(out, "curate")
+        with logs.log_file(log, command="curate"), progress_display(console, "curating") as report:
             Runner(prepared, sizes, report).run()
     console.print(outcome_table(read_ledger(out, ["of_clip", "outcome", "rule", "error"])))
 
@@ -289,6 +301,7 @@ def encode(
     ] = "latents",
     plan: Annotated[bool, typer.Option("--plan", help="Check everything, say what would be done, and stop.")] = False,
     address: RayAddress = None,
+    log_file: LogFile = None,
 ) -> None:
     """Encode a dataset's videos, landmark drawings and reference frames into a layer of latents."""
     from faceloom.cluster import connect
@@ -309,7 +322,8 @@ def encode(
         if plan:
             console.print(plan_table(prepared, resources, workers))
             return
-        with progress_display(console, "encoding", ("encoded", "failed")) as report:
+        log = log_file or logs.default_file(dataset, f"encode.{layer}")
+        with logs.log_file(log, command="encode", layer=layer), progress_display(console, "encoding") as report:
             EncodeRunner(prepared, workers, report).run()
     for line in outcome_lines(prepared, read_outcomes(dataset, layer, len(prepared.parts))):
         console.print(line, highlight=False, soft_wrap=True)

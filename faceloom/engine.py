@@ -22,7 +22,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTa
 from faceloom.blocks import Block, Case, ItemT, Job, ResultT
 from faceloom.errors import UserError
 from faceloom.pool import Pool, Stage, Verdict, Worker
-from faceloom.progress import Progress
+from faceloom.progress import Oldest, Progress
 from faceloom.ray_errors import lost_object, reason
 
 logger = getLogger(__name__)
@@ -58,6 +58,10 @@ class Procedure(Protocol[ItemT_contra, ResultT]):
         """The item's name for a person."""
         ...
 
+    def identity(self, item: ItemT_contra) -> str:
+        """What the item is found by in logs."""
+        ...
+
     def verdict(self, result: ResultT) -> Verdict:
         """What the engine has to know of a result."""
         ...
@@ -77,6 +81,14 @@ class Procedure(Protocol[ItemT_contra, ResultT]):
         Results come in the order of the block's items, those of an item's parts in theirs, and payloads, of what passed the
         last stage, too.
         """
+        ...
+
+    def decided(self, item: ItemT_contra, result: ResultT) -> None:
+        """Take note: this is the result of an item, or of one of its parts."""
+        ...
+
+    def committed(self, block: int, told: Any) -> None:
+        """Take note: a block is committed, and this is what the task that :meth:`write` began has returned."""
         ...
 
 
@@ -299,6 +311,7 @@ class Engine(Generic[ItemT, ResultT]):
         """Back to the first stage with the whole item: its parts are known only from there."""
         if 0 in job.case.results:
             self._progress.outcomes[self._label(job.case)] -= 1
+        self._retry(job, self._pools[0], "its payload is lost")
         self._pools[0].queue.appendleft(Job(job.block, job.block.restart(job.case)))
 
     def _answered(self, pool: Pool[ItemT, ResultT], ref: ray.ObjectRef) -> None:
@@ -331,10 +344,9 @@ class Engine(Generic[ItemT, ResultT]):
         job, name = worker.job, pool.stage.name
         assert job is not None
         self._progress.losses[f"{name}: {error}"] += 1
-        clip = self._procedure.name(job.case.item)
         logger.warning(
-            *("the %s worker of %s is lost (%s): %s", name, clip, error, told),
-            extra={"clip": clip, "stage": name, "cause": error},
+            *("the %s worker of %s is lost (%s): %s", name, self._procedure.name(job.case.item), error, told),
+            extra=self._extra(job, name, error),
         )
         if error == "NodeLost" and job.nodes < _NODES:
             job.nodes += 1  # beyond that it may be the item that brings nodes down
@@ -343,6 +355,7 @@ class Engine(Generic[ItemT, ResultT]):
         if job.stale:
             pool.replace(worker, None)
         elif job.losses < _LOSSES:
+            self._retry(job, pool, error)
             pool.replace(worker, job)
         else:
             pool.count_failure(f"{name} ({told})")
@@ -351,9 +364,27 @@ class Engine(Generic[ItemT, ResultT]):
             loss = Loss(name, job.losses, error)
             self._decide(job, self._procedure.given_up(job.case.item, job.result, loss), None)
 
+    def _retry(self, job: Job[ItemT, ResultT], pool: Pool[ItemT, ResultT], cause: str) -> None:
+        name = pool.stage.name
+        self._progress.retries[name] += 1
+        logger.info(
+            *("%s is tried again in %s: %s", self._procedure.name(job.case.item), name, cause),
+            extra=self._extra(job, name, cause),
+        )
+
+    def _extra(self, job: Job[ItemT, ResultT], stage: str, cause: str) -> dict[str, str]:
+        item = job.case.item
+        return {
+            "clip_id": self._procedure.identity(item),
+            "clip": self._procedure.name(item),
+            "stage": stage,
+            "cause": cause,
+        }
+
     def _decide(self, job: Job[ItemT, ResultT], result: ResultT, payload: ray.ObjectRef | None) -> None:
         block, case = job.block, job.case
         block.decide(case, job.part, result, payload)
+        self._procedure.decided(case.item, result)
         if job.part == 0:
             self._progress.outcomes[self._label(case)] += 1
         if case.decided:
@@ -376,7 +407,7 @@ class Engine(Generic[ItemT, ResultT]):
     def _written(self, ref: ray.ObjectRef) -> None:
         block = self._writing.pop(ref)
         try:
-            ray.get(ref)
+            told = ray.get(ref)
         except RayError as error:
             if not lost_object(error):
                 raise UserError(
@@ -388,17 +419,24 @@ class Engine(Generic[ItemT, ResultT]):
             for case in block.cases:
                 self._progress.outcomes[self._label(case)] -= 1
             self._pools[0].queue.extendleft(reversed(self._jobs(block.number, [case.item for case in block.cases])))
+            return
+        self._progress.blocks_committed += 1
+        self._procedure.committed(block.number, told)
 
     def _show(self, now: float) -> None:
         progress = self._progress
-        workers = [worker for pool in self._pools for worker in pool.busy.values()]
-        oldest = min(workers, key=lambda worker: worker.since, default=None)
+        busy = [(worker, pool.stage.name) for pool in self._pools for worker in pool.busy.values()]
+        oldest, stage = min(busy, key=lambda one: one[0].since, default=(None, ""))
         progress.in_work = {pool.stage.name: len(pool.busy) for pool in self._pools}
         progress.workers = {pool.stage.name: pool.living for pool in self._pools}
         progress.recycled = {pool.stage.name: pool.recycled for pool in self._pools}
         progress.oldest = None
         if oldest is not None and oldest.job is not None:
-            progress.oldest = (self._procedure.name(oldest.job.case.item), now - oldest.since)
+            item = oldest.job.case.item
+            name, clip_id = self._procedure.name(item), self._procedure.identity(item)
+            progress.oldest = Oldest(name, clip_id, stage, now - oldest.since)
+        progress.blocks_open = len(self._open) + len(self._writing)
+        progress.pace.note(progress.decided, now)
         self._report(progress)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from logging import getLogger
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -255,7 +255,7 @@ def _token(data: bytes | None) -> str | None:
 
 
 def _is_local(path: Path) -> bool:
-    return getattr(path, "protocol", "") in ("", "file", "local")
+    return isinstance(path, PurePath)  # what is behind a URL is a UPath
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from logging import getLogger
 from typing import Any, Generic
 
 import ray
@@ -17,6 +18,8 @@ from ray.exceptions import RayActorError, RayError
 from faceloom.blocks import ItemT, Job, ResultT
 from faceloom.errors import UserError
 from faceloom.ray_errors import reason
+
+logger = getLogger(__name__)
 
 _DOOMED = 20
 _FAILED_STARTS = 3
@@ -132,6 +135,10 @@ class Pool(Generic[ItemT, ResultT]):
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 self._failed_starts += 1
             self._lost_starts += 1
+            name = self.stage.name
+            logger.warning(
+                "a %s worker did not start: %s", name, reason(error), extra={"stage": name, "cause": "start"}
+            )
             if self._failed_starts >= _FAILED_STARTS or self._lost_starts >= _LOST_STARTS:
                 raise UserError(f"{self.stage.name} workers cannot start: {reason(error)}") from None
             self.replace(worker, worker.job)
@@ -152,6 +159,9 @@ class Pool(Generic[ItemT, ResultT]):
         self._failures_in_row = 0
         if verdict.worn or worker.served == self.stage.recycle_after:
             self.recycled += 1
+            cause = "it has grown too large" if verdict.worn else f"it has worked on {worker.served} clips"
+            name = self.stage.name
+            logger.info("a %s worker is replaced: %s", name, cause, extra={"stage": name, "cause": cause})
             self.replace(worker, None)
         else:
             self.keep(worker)

@@ -14,9 +14,10 @@ import ray
 
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
-from faceloom.lease import Lease, lease_path
+from faceloom.lease import lease_path
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
+from faceloom.watch import Watch
 from shards.dataset import SHARD_FOLDER
 from shards.layers import layer_ledger_path, layer_record_path
 from shards.storage import is_temporary
@@ -32,8 +33,7 @@ class EncodeRunner:
     def __init__(self, plan: EncodePlan, workers: int, report: Callable[[Progress], None]) -> None:
         self._plan = plan
         self._workers = workers
-        self._show = report
-        self._lease = Lease(lease_path(plan.dataset, plan.record.layer), "encode")
+        self._watch = Watch("encode", lease_path(plan.dataset, plan.record.layer), plan.dataset, report)
         self.progress = Progress(clips=plan.samples, decided=plan.samples_done)
 
     def run(self) -> Progress:
@@ -42,7 +42,7 @@ class EncodeRunner:
         Raises :class:`UserError` when another driver makes this layer, when encoders cannot start, the base cannot be read or
         the layer cannot be written; what was committed stays, and the same command goes on from there.
         """
-        with self._lease:
+        with self._watch:
             self._run()
         return self.progress
 
@@ -55,10 +55,14 @@ class EncodeRunner:
             raise UserError(f"cannot write to {plan.dataset}: {error.strerror}; mend its rights or make room") from None
         if len(plan.done) < len(plan.parts):
             self._engine().run()
-        self._lease.check()
+        self._watch.check()
         self._seal()
 
     def name(self, sample: BaseSample) -> str:
+        """Its clip id."""
+        return sample.clip_id
+
+    def identity(self, sample: BaseSample) -> str:
         """Its clip id."""
         return sample.clip_id
 
@@ -78,10 +82,22 @@ class EncodeRunner:
 
     def write(self, block: int, results: list[Encoded], payloads: list[ray.ObjectRef]) -> ray.ObjectRef:
         """Start :func:`_write_part`, unless another driver has taken over."""
-        self._lease.check()
+        self._watch.check()
         plan = self._plan
         root = str(plan.dataset.absolute())
         return _write_part_task.remote(root, plan.record.layer, block, results, payloads, plan.record.run)
+
+    def decided(self, sample: BaseSample, result: Encoded) -> None:
+        """For the log."""
+        failure = result.failure
+        if failure is not None:
+            what = (failure.stage, failure.error, failure.message)
+            grave = not failure.of_sample
+            self._watch.failed(sample.clip_id, sample.clip_id, *what, trace=result.traceback, grave=grave)
+
+    def committed(self, _part: int, tar_bytes: int) -> None:
+        """For metrics."""
+        self._watch.metrics.committed(tar_bytes)
 
     def _engine(self) -> Engine[BaseSample, Encoded]:
         plan, run = self._plan, self._plan.config.run
@@ -104,14 +120,10 @@ class EncodeRunner:
             held_mib=run.held_mib,
             where=str(plan.dataset),
             progress=self.progress,
-            report=self._report,
+            report=self._watch.report,
             sizes=lambda resources: [pool_size(run, resources)],
             wait_s=run.wait_s,
         )
-
-    def _report(self, progress: Progress) -> None:
-        self._lease.check()
-        self._show(progress)
 
     def _remove_temporaries(self) -> None:
         """What a death left of this layer; another layer may be in the making at the same time."""
@@ -138,12 +150,16 @@ def _encode(worker: Any, sample: BaseSample, _result: Encoded | None, _payload: 
 
 def _write_part(
     root: str, layer: str, part: int, results: list[Encoded], payloads: list[ray.ObjectRef], run: str
-) -> None:
-    """Write tar, index and, last, the ledger fragment of one part; latents are fetched one sample at a time."""
+) -> int:
+    """Write tar, index and, last, the ledger fragment of one part; returns the bytes of the tar.
+
+    Latents are fetched one sample at a time.
+    """
     encoded = [result.clip_id for result in results if result.failure is None]
     folder = Path(root)
-    write_layer(folder, part, layer, ((key, ray.get(ref)) for key, ref in zip(encoded, payloads, strict=True)))
+    made = write_layer(folder, part, layer, ((key, ray.get(ref)) for key, ref in zip(encoded, payloads, strict=True)))
     write_fragment(folder, layer, part, results, run)
+    return made.bytes
 
 
 # The pool reserves the CPUs; a writer that asked for one of its own might never be scheduled.

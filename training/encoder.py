@@ -2,7 +2,6 @@
 
 import traceback
 from dataclasses import dataclass
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from shards.video import decode_video
 from training.codec import load_codec
 from training.drawings import LANDMARK_FIELDS, draw_landmarks
 from training.encode_config import EncodeConfig
-
-logger = getLogger(__name__)
 
 SOURCE_FIELDS = frozenset({"video.mp4", *LANDMARK_FIELDS})
 """The fields of the base that latents are made from."""
@@ -54,6 +51,8 @@ class Encoded:
 
     clip_id: str
     failure: Failure | None = None
+    traceback: str | None = None
+    """Where it failed, for the driver's log."""
 
 
 class SampleEncoder:
@@ -105,11 +104,11 @@ class SampleEncoder:
         except Exception as error:
             if machine_is_at_fault(error):
                 raise  # the engine tries the sample in another worker
-            logger.warning("sample %s failed in %s\n%s", sample.clip_id, stage, traceback.format_exc())
             # Without the place of the dataset, which is another one after a copy.
             message = (str(error).strip() or repr(error)).replace(f"{self._root}/", "")
             of_sample = isinstance(error, DamageError | av.FFmpegError)
-            return Encoded(sample.clip_id, Failure(stage, type(error).__name__, message, of_sample)), None
+            failure = Failure(stage, type(error).__name__, message, of_sample)
+            return Encoded(sample.clip_id, failure, traceback.format_exc()), None
 
 
 EncodeWorker: Any = ray.remote(SampleEncoder)

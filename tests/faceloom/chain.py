@@ -88,7 +88,7 @@ class Worker:
 
 
 @ray.remote(num_cpus=0)
-def _commit(notes: Path, block: int, results: list[Result], payloads: list[ray.ObjectRef]) -> None:
+def _commit(notes: Path, block: int, results: list[Result], payloads: list[ray.ObjectRef]) -> int:
     """Writes down what it was given; fails as it is told."""
     if (notes / "no room").exists():
         raise OSError(28, "No space left on device")
@@ -99,7 +99,7 @@ def _commit(notes: Path, block: int, results: list[Result], payloads: list[ray.O
     if (notes / "write slowly").exists():
         time.sleep(0.3)
     names = [f"{r.name}:{r.error}" for r in results]
-    (notes / f"block {block}").write_text(f"{names} {ray.get(payloads)}")
+    return (notes / f"block {block}").write_text(f"{names} {ray.get(payloads)}")
 
 
 class Chain:
@@ -107,9 +107,20 @@ class Chain:
 
     def __init__(self, notes: Path) -> None:
         self.notes = notes
+        self.told: list[tuple[str, str]] = []
+        self.blocks: list[tuple[int, int]] = []
 
     def name(self, item: Item) -> str:
         return item.name
+
+    def identity(self, item: Item) -> str:
+        return f"id of {item.name}"
+
+    def decided(self, item: Item, result: Result) -> None:
+        self.told.append((item.name, self.verdict(result).label))
+
+    def committed(self, block: int, told: int) -> None:
+        self.blocks.append((block, told))
 
     def verdict(self, result: Result) -> Verdict:
         if result.error is None:

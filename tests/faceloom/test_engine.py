@@ -33,6 +33,9 @@ def test_items_go_through_the_stages_and_blocks_keep_their_order(chain: Chain) -
     assert chain.block(0) == "['a:None', 'b:None'] [['a', 'a'], ['b', 'b']]"
     assert chain.block(1) == "['c:None', 'd:None'] [['c', 'c'], ['d', 'd']]"
     assert (progress.decided, progress.outcomes) == (4, {"made": 4})
+    assert sorted(chain.told) == [(name, "made") for name in "abcd"], "each result is told of once"
+    assert sorted(chain.blocks) == [(number, len(chain.block(number))) for number in (0, 1)]
+    assert (progress.blocks_committed, progress.blocks_open) == (2, 0)
 
 
 def test_what_does_not_pass_goes_no_further_and_has_no_payload(chain: Chain) -> None:
@@ -46,13 +49,25 @@ def test_a_block_without_items_is_committed(chain: Chain) -> None:
     assert [chain.block(number) for number in range(3)] == ["[] []", "['a:None'] [['a']]", "[] []"]
 
 
-def test_an_item_whose_worker_dies_is_tried_again_on_a_fresh_one(chain: Chain) -> None:
+def test_an_item_whose_worker_dies_is_tried_again_on_a_fresh_one(
+    chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "faceloom")
+
     progress = run(chain, [Item("a", {"work": "die once"}), Item("b")])
 
     assert chain.block(0) == "['a:None', 'b:None'] [['a'], ['b']]"
     first, second = chain.processes("work", "a")
     assert first != second
-    assert progress.losses.total() == 1
+    assert (progress.losses, progress.retries) == ({"work: WorkerDied": 1}, {"work": 1})
+    told: list[Any] = caplog.records
+    assert [(line.clip_id, line.clip, line.stage, line.cause) for line in told] == [
+        ("id of a", "a", "work", "WorkerDied")
+    ] * 2
+    assert [line.getMessage().partition(" (")[0] for line in told] == [
+        "the work worker of a is lost",
+        "a is tried again in work: WorkerDied",
+    ]
 
 
 def test_an_item_that_kills_twice_is_given_up_and_no_other_suffers(chain: Chain) -> None:
@@ -61,7 +76,8 @@ def test_an_item_that_kills_twice_is_given_up_and_no_other_suffers(chain: Chain)
     progress = run(chain, items, stages=("first", "second"))
 
     assert chain.block(0) == "['a:None', 'b:2 deaths in second', 'c:None'] [['a', 'a'], ['c', 'c']]"
-    assert progress.losses.total() == 2
+    assert (progress.losses.total(), progress.retries.total()) == (2, 1)
+    assert ("b", "failed: 2 deaths in second") in chain.told
     assert progress.outcomes == {"made": 2, "failed: 2 deaths in second": 1}
 
 
@@ -82,7 +98,7 @@ def test_a_payload_lost_on_its_way_sends_the_item_back_to_the_start(chain: Chain
     assert chain.block(0) == "['a:None'] [['a', 'a']]"
     assert len(chain.processes("first", "a")) == 2
     assert len(set(chain.processes("second", "a"))) == 1, "the worker that could not get it is not to blame"
-    assert progress.losses.total() == 0
+    assert (progress.losses, progress.retries) == ({}, {"first": 1})
 
 
 def test_a_payload_lost_before_it_is_written_has_its_block_done_anew(chain: Chain) -> None:
@@ -141,7 +157,10 @@ def test_an_item_has_as_much_more_time_as_its_worker_says(chain: Chain) -> None:
     assert progress.losses == {"work: DeadlineExceeded": 2}
 
 
-def test_a_worker_is_replaced_after_so_many_items_or_when_it_has_grown(chain: Chain) -> None:
+def test_a_worker_is_replaced_after_so_many_items_or_when_it_has_grown(
+    chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "faceloom")
     items = [Item("a"), Item("b"), Item("c", {"work": "wear"}), Item("d")]
 
     progress = run(chain, items, recycle_after=2)
@@ -149,6 +168,10 @@ def test_a_worker_is_replaced_after_so_many_items_or_when_it_has_grown(chain: Ch
     a, b, c, d = (chain.processes("work", name) for name in "abcd")
     assert a == b != c != d
     assert (progress.recycled, progress.losses) == ({"work": 2}, {})
+    assert [record.getMessage() for record in caplog.records] == [
+        "a work worker is replaced: it has worked on 2 clips",
+        "a work worker is replaced: it has grown too large",
+    ]
 
 
 def test_a_pool_that_no_node_has_room_for_ends_the_run_and_says_what_is_missing(chain: Chain) -> None:
