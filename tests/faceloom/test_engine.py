@@ -281,7 +281,12 @@ def test_memory_counts_every_part_that_an_item_may_have(chain: Chain) -> None:
 def test_a_report_tells_what_is_in_work_and_for_how_long(chain: Chain) -> None:
     seen = []
     run(chain, [Item("slow", {"work": "late"})], report=lambda p: seen.append((dict(p.in_work), p.oldest)))
-    assert any(work == {"work": 1} and oldest is not None and oldest[0] == "slow" for work, oldest in seen)
+    assert any(
+        work == {"work": 1}
+        and oldest is not None
+        and (oldest.name, oldest.clip_id, oldest.stage) == ("slow", "id of slow", "work")
+        for work, oldest in seen
+    )
     assert seen[-1] == ({"work": 0}, None)
 
 
