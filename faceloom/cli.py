@@ -434,34 +434,21 @@ def status(
     clips: Annotated[bool, typer.Option("--clips", help="List every clip with its outcome.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """How far a run is, and how many clips met which outcome."""
-    from curation.display import outcome_counts, outcome_table, print_clips
-    from curation.ledger import manifest_rows, read_ledger
-    from shards.dataset import DatasetRecord
+    """How far a run is, from its files: whether a driver is at work and on what, and how many clips met which outcome."""
+    from curation.display import outcome_table, print_clips
+    from curation.ledger import read_ledger
+    from curation.status import status_of
 
-    record = DatasetRecord.load(dataset)
-    ledger = read_ledger(dataset)
-    # A repacked dataset has no manifest, but counts its samples as one.
-    of_manifest = ledger if record.repacked else manifest_rows(ledger)
-    samples = sum(n for outcome, _, n in outcome_counts(ledger) if outcome == "kept")
+    found = status_of(dataset)
     if as_json:
-        _print_json(
-            {
-                "complete": record.complete,
-                "clips": record.manifest.clips,
-                "decided": len(of_manifest),
-                "outcomes": [{"outcome": o, "because": b, "clips": n} for o, b, n in outcome_counts(of_manifest)],
-                "samples": samples,
-            }
-        )
+        _print_json(found.as_json())
         return
     console = _console()
-    state = "complete" if record.complete else "unfinished; the same `faceloom curate` command goes on with it"
-    decided = f"{len(of_manifest)} of {record.manifest.clips} clips decided"
-    console.print(f"{dataset}: {decided}, {samples} samples; {state}")
-    console.print(outcome_table(ledger))
+    for line in found.lines():
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(outcome_table(found.ledger))
     if clips:
-        print_clips(ledger, console)
+        print_clips(read_ledger(dataset), console)
 
 
 @audit_app.command(

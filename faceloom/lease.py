@@ -85,6 +85,38 @@ def read_holder(path: Path) -> Holder | None:
     return _holder(_read(path))
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """A lease's file, as someone else finds it."""
+
+    holder: Holder
+    at_work: bool
+    seen_s: float
+    """How long ago it was renewed, by its clock and ours."""
+
+
+def sighting(path: Path) -> Sighting | None:
+    """Who holds the lease and whether that driver is at work, or None if nobody holds it.
+
+    Of a driver on another machine that was not just seen it takes up to two renewals to tell.
+    """
+    first = read_holder(path)
+    if first is None:
+        return None
+    end = _clock() + 2 * RENEW_S
+    holder: Holder | None = first
+    while holder is not None:
+        seen_s = time.time() - holder.renewed_at
+        at_work = holder.alive
+        if at_work is None and (holder.renewals != first.renewals or abs(seen_s) < 2 * RENEW_S):
+            at_work = True
+        if at_work is not None or _clock() > end:
+            return Sighting(holder, bool(at_work), max(0.0, seen_s))
+        time.sleep(RENEW_S / 10)
+        holder = read_holder(path)
+    return None
+
+
 class Lease:
     """Holds the lease ``path`` in its ``with`` block; entering it raises :class:`UserError` if another driver does.
 

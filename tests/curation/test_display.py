@@ -12,7 +12,7 @@ from curation.ledger import Decision, manifest_rows, read_ledger, write_fragment
 from curation.outcome import Failed, Kept, Rejected
 from curation.sources import Clip
 from faceloom import cli
-from faceloom.progress import Progress, progress_display
+from faceloom.progress import Oldest, Progress, progress_display
 from shards.dataset import DatasetRecord, ManifestSummary
 
 NAMES = ["Talk [dQw4w9WgXcQ].mp4", "a[/b].mp4", "[bold]loud.mp4", "x:cat:.mp4", "back\\[b].mp4"]
@@ -59,8 +59,8 @@ def test_a_clip_long_in_work_is_shown_by_its_name(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("faceloom.progress._PLAIN_EVERY_S", 0.0)
     console = Console(file=io.StringIO(), width=200, force_terminal=terminal)
     for name in NAMES:
-        with progress_display(console, "curating", ("kept",)) as report:
-            report(Progress(clips=2, oldest=(name, 61.0)))
+        with progress_display(console, "curating") as report:
+            report(Progress(clips=2, oldest=Oldest(name, "id", "face", 61.0)))
     assert all(name in console.file.getvalue() for name in NAMES)
 
 
