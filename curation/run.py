@@ -146,17 +146,8 @@ class Runner:
 
     def given_up(self, clip: Clip, decision: Decision | None, loss: Loss) -> Decision:
         """``failed``, with what the stage before had measured."""
-        stage, pool = loss.stage, f"run.{loss.stage}"
-        told = {
-            "DeadlineExceeded": f"did not finish within {pool}.deadline_s (and what its size adds)",
-            "MemoryLimitError": f"grew beyond {pool}.memory_mib",
-        }.get(loss.error, "was lost" if loss.error in ("WorkerDied", "NodeLost") else f"met a {loss.error}")
-        message = (
-            f"{clip.path}: the {stage} worker {told} {loss.times} times over this clip; "
-            "re-encode it or remove it from the manifest"
-        )
         known = decision or Decision(clip, Kept())
-        return dataclasses.replace(known, outcome=Failed(stage, loss.error, message))
+        return dataclasses.replace(known, outcome=Failed(loss.stage, loss.error, f"{clip.path}: {_told(loss)}"))
 
     def write(self, block: int, decisions: list[Decision], samples: list[ray.ObjectRef]) -> ray.ObjectRef:
         """Start :func:`_write_block`, unless another driver has taken over."""
@@ -196,6 +187,19 @@ class Runner:
             ) from None
         ledger = tuple(hashlib.sha256(ledger_path(plan.out, part).read_bytes()).hexdigest() for part in blocks)
         plan.record.model_copy(update={"complete": True, "shards": shards, "ledger": ledger}).save(plan.out)
+
+
+def _told(loss: Loss) -> str:
+    worker, times, pool = f"the {loss.stage} worker", f"{loss.times} times over this clip", f"run.{loss.stage}"
+    if loss.error == "DeadlineExceeded":
+        return (
+            f"{worker} was not done by its deadline, {times}; raise {pool}.deadline_s, or remove it from the manifest"
+        )
+    if loss.error == "MemoryLimitError":
+        return f"{worker} grew beyond {pool}.memory_mib {times}; raise it, or remove the clip from the manifest"
+    if loss.error in ("WorkerDied", "NodeLost"):
+        return f"{worker} was lost {times}; re-encode it or remove it from the manifest"
+    return f"{worker} met a {loss.error} {times}; mend the machine, delete the ledger fragment of its block, run again"
 
 
 def _options(pool: PoolConfig) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from curation.ledger import Decision
-from curation.outcome import Kept, Rejected
-from curation.run import _distinct
+from curation.outcome import Failed, Kept, Rejected
+from curation.run import Runner, _distinct
 from curation.sources import Clip
+from faceloom.engine import Loss
 
 LONG, LONGER = (Clip("set", "a.mp4", "/a.mp4", 0.0, t1_s) for t1_s in (20.0, 30.0))
 WINDOW = replace(LONG, t0_s=4.0, t1_s=8.083333)
@@ -35,3 +38,26 @@ def test_a_window_that_is_a_clip_of_the_manifest_gives_way_to_it() -> None:
     ]
     samples: Any = ["a", "a1", "own"]
     assert _distinct(decisions, samples) == ([decisions[0], decisions[2]], ["a", "own"])
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        ("WorkerDied", "was lost 2 times over this clip; re-encode it"),
+        ("DeadlineExceeded", "was not done by its deadline, 2 times over this clip; raise run.flow.deadline_s"),
+        ("MemoryLimitError", "grew beyond run.flow.memory_mib 2 times over this clip; raise it"),
+        ("OSError", "met a OSError 2 times over this clip; mend the machine"),
+    ],
+)
+def test_a_window_that_is_given_up_has_failed_with_cause_and_remedy_and_keeps_what_was_measured(
+    error: str, remedy: str
+) -> None:
+    known = Decision(WINDOW, Kept(), {"yaw_p95_deg": 3.0}, of_clip=LONG.clip_id, window=1)
+    runner: Any = object.__new__(Runner)
+
+    given_up = runner.given_up(LONG, known, Loss("flow", 2, error))
+
+    assert isinstance(given_up.outcome, Failed)
+    assert (given_up.outcome.stage, given_up.outcome.error) == ("flow", error)
+    assert given_up.outcome.message.startswith(f"/a.mp4: the flow worker {remedy}")
+    assert replace(given_up, outcome=Kept()) == known
