@@ -44,7 +44,8 @@ DEADLINE_S = 45
 SETTINGS = (
     *("character.min_face_px=10000", "flow.model=raft-small"),
     *(f"run.face.workers={WORKERS}", "run.flow.workers=1", "run.block_clips=20"),
-    *(f"run.face.deadline_s={DEADLINE_S}", "run.face.memory_mib=2048"),
+    *(f"run.face.deadline_s={DEADLINE_S}", "run.face.deadline_s_per_gigapixel=0"),
+    "run.face.memory_mib=2048",
 )
 _ROOT = Path(__file__).parents[1]
 

@@ -1,7 +1,7 @@
 """Ray Data: one ``map_batches`` over a pool of actors, one clip a batch.
 
-Variants: ``defaults``; ``bounded``: one clip a block, so that no neighbour shares its fate, one retry, and blocks that fail
-are passed over; ``watchdog``: the same, and a worker ends itself when a clip takes too long.
+Variants: ``defaults``; ``bounded``: one clip a block and one at a time in an actor, so that no neighbour shares its fate, one
+retry, and blocks that fail are passed over; ``watchdog``: the same, and a worker ends itself when a clip takes too long.
 """
 
 from contextlib import nullcontext
@@ -38,18 +38,18 @@ def main() -> None:
     # Half an hour by default; nothing takes longer than a few seconds here.
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
     bounds: dict[str, Any] = {}
-    blocks = None
+    blocks, at_once = None, None
     clips = job.clips()
     if job.variant != "defaults":
         context.max_errored_blocks = -1
         bounds = {"max_restarts": -1, "max_task_retries": 1}
-        blocks = len(clips)
+        blocks, at_once = len(clips), 1
     dataset = ray.data.from_items([{"clip": clip} for clip in clips], override_num_blocks=blocks)
     decided = dataset.map_batches(
         Work,
         fn_constructor_args=(job,),
         batch_size=1,
-        compute=ActorPoolStrategy(size=WORKERS),
+        compute=ActorPoolStrategy(size=WORKERS, max_tasks_in_flight_per_actor=at_once),
         num_cpus=1,
         **bounds,
     )
