@@ -4,9 +4,10 @@
 
 The true ``faceloom curate`` on a Ray cluster of a head and two nodes, each a raylet of its own with one CPU, all on this
 machine. At moments from a seeded schedule something is killed with SIGKILL, and in the end, after as many resumes as it
-takes, the dataset must have the bytes that an undisturbed run writes, and one ledger row for each clip of the manifest.
-Exits 1 otherwise. The seed fixes what is killed after how long; which clip and instruction that finds differs from one run of
-the bench to the next.
+takes, the dataset must have the bytes that an undisturbed run writes, and one ledger row for each clip of the manifest, and
+no clip of a block that was committed when something was killed may have been given to a worker again. Exits 1 otherwise.
+The seed fixes what is killed after how long; which clip and instruction that finds differs from one run of the bench to the
+next.
 
 A clip whose worker dies twice has failed, by design. So no worker is shot over a clip and stage that one was shot over
 before: it is stopped, its clip read from its notes (``bench/witness.py``), and it goes on if that was hit. Deaths of nodes
@@ -37,9 +38,9 @@ import faceloom
 from bench.reader import machine
 from bench.witness import Call, calls, in_hand
 from curation.demo import demo_clips
-from curation.ledger import manifest_rows, read_ledger
+from curation.ledger import committed, manifest_rows, read_ledger
 from curation.sources import Clip, open_manifest, write_manifest
-from shards.dataset import LEDGER_FOLDER
+from shards.dataset import DatasetRecord
 from tests.e2e.command import CHEAP_SETTINGS, curate_arguments, kill_all, tree
 
 KINDS = {
@@ -85,6 +86,8 @@ class Trial:
     out: Path
     fired: list[tuple[Shot, float]] = field(default_factory=list)
     """Kills so far, and when."""
+    committed: list[tuple[float, frozenset[int]]] = field(default_factory=list)
+    """The blocks that had a ledger fragment at a time: after each kill."""
     resumes: int = 0
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -192,6 +195,7 @@ class Attack:
     def __init__(self, cluster: Raylets, manifest: Path, seed: int) -> None:
         self._cluster = cluster
         self._manifest = manifest
+        self._blocks = open_manifest(manifest).clips  # at most
         self._random = random.Random(seed)
 
     def carry_out(self, trial: Trial, shots: list[Shot]) -> None:
@@ -207,6 +211,7 @@ class Attack:
                         return
                 elif self._shoot(trial, driver, shots[0].kind, hit):
                     trial.fired.append((shots.pop(0), time.time()))
+                    trial.committed.append((time.time(), frozenset(committed(trial.out, self._blocks))))
                 if (driver.poll() or 0) < 0:
                     trial.resumes += 1
                     driver = self._drive(trial)
@@ -262,7 +267,7 @@ class Attack:
         return False
 
     def _state(self, trial: Trial) -> str:
-        done = len([*(trial.out / LEDGER_FOLDER).glob("part-*.parquet")])
+        done = len(committed(trial.out, self._blocks))
         kills = ", ".join(shot.kind for shot, _ in trial.fired)
         return f"{self._cluster.spare} nodes beside the head, {done} blocks committed; killed: {kills}"
 
@@ -321,8 +326,9 @@ class _Stuck(Exception):
 
 
 def check(trial: Trial, manifest: Path, undisturbed: Mapping[str, str]) -> None:
-    """Note in ``trial.faults`` what differs from the manifest and from an undisturbed run."""
-    wanted = Counter(clip.clip_id for block in open_manifest(manifest).blocks(1024) for clip in block)
+    """Note in ``trial.faults`` what differs from the manifest and from an undisturbed run, and what was done in vain."""
+    blocks = [*open_manifest(manifest).blocks(DatasetRecord.load(trial.out).manifest.block_clips)]
+    wanted = Counter(clip.clip_id for block in blocks for clip in block)
     found = Counter(manifest_rows(read_ledger(trial.out))["clip_id"].to_pylist())
     if found != wanted:
         trial.faults.append(f"lost {[*(wanted - found)]}, repeated {[*(found - wanted)]}")
@@ -330,6 +336,10 @@ def check(trial: Trial, manifest: Path, undisturbed: Mapping[str, str]) -> None:
     for name in sorted({*written, *undisturbed}):
         if written.get(name) != undisturbed.get(name):
             trial.faults.append(f"{name} differs")
+    block_of = {clip.clip_id: number for number, block in enumerate(blocks) for clip in block}
+    for when, done in trial.committed:
+        again = {block_of[call.clip_id] for call in calls(trial.notes) if call.began > when} & done
+        trial.faults += [f"block {block} was committed, and its clips worked on again" for block in sorted(again)]
     rows = read_ledger(trial.out).to_pylist()
     trial.faults += [f"{row['source_key']}: {row['message']}" for row in rows if row["error"] == "WorkerDied"]
 
