@@ -16,6 +16,7 @@ are not the clip's fault and may hit it any number of times.
 
 import argparse
 import json
+import logging
 import os
 import random
 import signal
@@ -51,14 +52,14 @@ KINDS = {
     "cluster and driver": 1,
 }
 """What is killed, and how often in relation to each other."""
-SETTINGS = ("run.face.workers=2", "run.flow.workers=2")
+SETTINGS = ("run.face.workers=2", "run.flow.workers=1")
 _STORE_BYTES = 200 * 2**20
 _STUCK_S = 300.0
 # Ray's defaults find out about a dead node in 15 s or more.
 _HEALTH = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 1000,
-    "health_check_failure_threshold": 3,
+    "health_check_failure_threshold": 5,
 }
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -359,8 +360,8 @@ def made_manifest(folder: Path, count: int) -> Path:
     return folder / "manifest.parquet"
 
 
-def attack(folder: Path, kills: int, seed: int, clips: int) -> tuple[list[Trial], float]:
-    """All trials, until ``kills`` were fired, and how long the undisturbed run took."""
+def attack(folder: Path, kills: int, seed: int, clips: int, told: Path | None) -> tuple[list[Trial], float]:
+    """All trials, until ``kills`` were fired, and how long the undisturbed run took. Each is noted in the file ``told``."""
     manifest = made_manifest(folder, clips)
     shots, trials = schedule(seed, kills), []
     with raylets() as cluster:
@@ -377,12 +378,14 @@ def attack(folder: Path, kills: int, seed: int, clips: int) -> tuple[list[Trial]
                 check(trial, manifest, undisturbed)
             except _Stuck as stuck:
                 trial.faults.append(str(stuck))
-            told = "; ".join(trial.faults) or "identical"
+            result = "; ".join(trial.faults) or "identical"
             console.print(
                 f"run {len(trials)}: {', '.join(f'{shot.kind} {shot.delay_s:.1f} s' for shot, _ in trial.fired)}: "
-                f"{trial.resumes} resumes, {trial.seconds:.0f} s: {told}",
+                f"{trial.resumes} resumes, {trial.seconds:.0f} s: {result}",
                 markup=False,
             )
+            if told:
+                told.write_text(json.dumps([_as_json(trial) for trial in trials], indent=2))
             if left == len(shots):
                 raise SystemExit("a run ended before anything could be killed; give more --clips")
     return trials, reference.seconds
@@ -418,18 +421,17 @@ def main() -> None:
     args = parser.parse_args()
     # As Ray's own processes inherit it, and MediaPipe writes to stderr for every clip.
     os.environ |= {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    logging.getLogger("ray").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="faceloom-kills-") as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        trials, undisturbed_s = attack(folder, args.kills, args.seed, args.clips)
+        trials, undisturbed_s = attack(folder, args.kills, args.seed, args.clips, args.json)
         console.print(f"{machine()}; {args.clips} clips, {', '.join((*CHEAP_SETTINGS, *SETTINGS))}; seed {args.seed}")
         print_table(trials)
         each_s = sum(trial.seconds for trial in trials) / len(trials)
         console.print(
             f"{sum(trial.resumes for trial in trials)} resumes; a run took {each_s:.0f} s, undisturbed {undisturbed_s:.0f} s"
         )
-        if args.json:
-            args.json.write_text(json.dumps([_as_json(trial) for trial in trials], indent=2))
     sys.exit(any(trial.faults for trial in trials))
 
 
