@@ -1,4 +1,4 @@
-"""Workers that crash and clusters of several nodes, with the runner itself and a true Ray."""
+"""Workers that crash, with the runner itself and a true Ray."""
 
 import os
 import signal
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 from curation.config import CurationConfig
 from curation.drafts import Draft
@@ -20,7 +19,7 @@ from faceloom import config
 from faceloom.cluster import connect
 from faceloom.progress import Progress
 from shards.verify import verify
-from tests.e2e.command import CHEAP_SETTINGS, tree
+from tests.e2e.command import CHEAP_SETTINGS
 
 pytestmark = pytest.mark.e2e
 
@@ -87,27 +86,3 @@ def test_a_clip_that_kills_its_worker_twice_has_failed_and_no_other_is_lost(
     assert rows["kills the flow worker"]["found_share"] == 1.0, "what the face stage measured is kept"
     assert (progress.decided, progress.losses) == (5, {"face: WorkerDied": 2, "flow: WorkerDied": 2})
     assert verify(tmp_path / "dataset") == []
-
-
-@pytest.fixture
-def two_nodes() -> Iterator[Cluster]:
-    """Two Ray nodes of one CPU each on this machine, with object stores of their own."""
-    size = 256 * 1024 * 1024
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": size})
-    cluster.add_node(num_cpus=1, object_store_memory=size)
-    cluster.wait_for_nodes()
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-
-
-def test_two_nodes_write_the_bytes_that_one_writes(
-    two_nodes: Cluster, manifest: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    connect(two_nodes.address)
-    assert [node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"]] == [1.0, 1.0]
-
-    # Two workers of 0.8 CPU each cannot share a node of one.
-    _run(manifest, tmp_path / "dataset", "run.face.cpus=0.8", "run.flow.cpus=0.8")
-
-    assert tree(tmp_path / "dataset") == tree(undisturbed)
