@@ -50,4 +50,6 @@ def _refuse_dead_address(address: str) -> None:
 
 
 def _no_cluster(address: str, error: Exception) -> UserError:
-    return UserError(f"no Ray cluster at {address}: {error}; start one with: ray start --head")
+    # Ray 2.60 has clusters ask for a token where there is one, and uses it itself only for clusters that it finds itself.
+    token = "" if os.environ.get("RAY_AUTH_MODE") else "; if there is one and it asks for a token: RAY_AUTH_MODE=token"
+    return UserError(f"no Ray cluster at {address}: {error}; start one with: ray start --head{token}")

@@ -16,4 +16,5 @@ def reason(error: BaseException) -> str:
     told = [number for number, line in enumerate(lines) if "UserError: " in line]
     if told:  # its remedy may take several lines
         return "\n".join(lines[told[-1] :]).partition("UserError: ")[2]
-    return lines[-1] if lines else type(cause).__name__
+    # Ray goes on for a paragraph about what may have been the cause of any death.
+    return lines[-1].partition(" Some common causes include")[0] if lines else type(cause).__name__
