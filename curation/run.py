@@ -21,7 +21,7 @@ from curation.video import VideoError
 from curation.workers import FaceWorker, FlowWorker
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
-from faceloom.lease import lease_path
+from faceloom.lease_file import lease_path
 from faceloom.memory import limit_memory
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from curation.display import outcome_counts
 from curation.ledger import committed, manifest_rows, read_ledger
-from faceloom.lease import Sighting, lease_path, sighting
+from faceloom.lease_file import Sighting, lease_path, sighting
 from faceloom.progress import describe, duration
 from shards.dataset import DatasetRecord
 from shards.layers import layer_names

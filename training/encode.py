@@ -14,7 +14,7 @@ import ray
 
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
-from faceloom.lease import lease_path
+from faceloom.lease_file import lease_path
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
 from faceloom.watch import Watch

@@ -15,7 +15,8 @@ from curation.outcome import Kept, Rejected
 from curation.sources import Clip
 from curation.status import status_of
 from faceloom import cli
-from faceloom.lease import Holder, Lease, lease_path
+from faceloom.lease import Lease
+from faceloom.lease_file import Holder, lease_path
 from faceloom.progress import Oldest, Progress
 from shards.dataset import DatasetRecord, ManifestSummary
 
@@ -99,7 +100,7 @@ def test_a_killed_driver_is_gone_at_once_on_its_machine_and_was_last_seen_at(dat
 def test_a_driver_on_another_machine_is_gone_when_it_is_not_heard_of(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("faceloom.lease.RENEW_S", 0.1)
+    monkeypatch.setattr("faceloom.lease_file.RENEW_S", 0.1)
     leave(dataset, replace(Holder.this_process("curate"), machine="another", renewed_at=time.time() - 9))
     assert status_of(dataset).as_json()["drivers"][0]["at_work"] is False
 
@@ -107,7 +108,7 @@ def test_a_driver_on_another_machine_is_gone_when_it_is_not_heard_of(
 def test_a_driver_on_a_machine_whose_clock_is_an_hour_off_is_at_work_when_it_is_heard_of(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("faceloom.lease.RENEW_S", 1.0)
+    monkeypatch.setattr("faceloom.lease_file.RENEW_S", 1.0)
     other = replace(Holder.this_process("curate"), machine="another", renewed_at=time.time() - 3600)
     leave(dataset, other)
     renewal = threading.Timer(0.3, leave, (dataset, replace(other, renewals=1)))

@@ -13,7 +13,7 @@ from curation.preflight import PoolSizes, prepare
 from curation.run import Runner
 from faceloom import config
 from faceloom.errors import UserError
-from faceloom.lease import lease_path
+from faceloom.lease_file import lease_path
 from shards.dataset import DatasetRecord, index_path, ledger_path, tar_path
 from tests.e2e.command import (
     curate,

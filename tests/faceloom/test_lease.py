@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from faceloom.errors import UserError
-from faceloom.lease import Holder, Lease, lease_path, read_holder
+from faceloom.lease import Lease
+from faceloom.lease_file import Holder, lease_path, read_holder
 
 SOON = {"renew_s": 0.05, "expiry_s": 0.6}
 
@@ -72,7 +73,8 @@ def test_what_the_run_is_at_is_in_the_file_soon(path: Path) -> None:
 def test_a_driver_killed_on_this_machine_holds_nothing_any_more(path: Path) -> None:
     """Also as a zombie, which nobody has taken note of, and with an expiry that would be waited for in vain."""
     hold = (
-        f"import time; from faceloom.lease import *; Lease(Path({str(path)!r}), 'curate').__enter__(); time.sleep(99)"
+        "import time; from pathlib import Path; from faceloom.lease import Lease; "
+        f"Lease(Path({str(path)!r}), 'curate').__enter__(); time.sleep(99)"
     )
     with subprocess.Popen([sys.executable, "-c", hold]) as driver:
         wait_for(path.exists)
@@ -143,7 +145,7 @@ def test_a_driver_that_stood_still_looks_before_it_commits(path: Path, monkeypat
         leave(path, elsewhere())
         lease.check()  # it renewed a moment ago: nobody can have thought it dead
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        monkeypatch.setattr("faceloom.lease._clock", lambda: now + 3601)
+        monkeypatch.setattr("faceloom.lease.clock", lambda: now + 3601)
         with pytest.raises(UserError, match="node-7"):
             lease.check()
 
@@ -154,7 +156,7 @@ def test_a_driver_whose_storage_is_away_for_long_does_not_commit(path: Path, mon
         def away(*_: object) -> None:
             raise OSError("stale file handle")
 
-        monkeypatch.setattr("faceloom.lease._write", away)
+        monkeypatch.setattr("faceloom.lease.write", away)
         time.sleep(0.4)
         with pytest.raises(UserError, match=r"cannot renew .*stale file handle"):
             lease.check()
@@ -180,7 +182,7 @@ def test_of_drivers_that_race_one_wins(
     if left is not None:
         leave(path, left)
     if not lockable:
-        monkeypatch.setattr("faceloom.lease._locked", lambda _: False)
+        monkeypatch.setattr("faceloom.lease_file._locked", lambda _: False)
     fork = multiprocessing.get_context("fork")
     won: multiprocessing.Queue[bool] = fork.Queue()
     begin = time.time() + 0.3
