@@ -1,15 +1,21 @@
 """Files that are either whole or absent, also after a crash or a power cut.
 
 A file is written under a temporary name in its own folder (a rename is atomic only within a file system), flushed to
-the disk, renamed, and the folder is flushed too: without that last step a rename can be lost after it was reported.
+the disk, renamed, and the folder is flushed too: without that last step a rename can be lost after it was reported. A remote file
+is uploaded: an object store shows an object when it has all of it, and not before.
 """
 
 import errno
+import io
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+from faceloom import transfers
+from faceloom.errors import UserError
+from faceloom.location import is_remote
 
 _SUFFIX = ".faceloom-tmp"
 
@@ -18,8 +24,12 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None
     """Create or replace ``path`` with ``data``, or with what ``data(stream)`` writes.
 
     The folder must exist. When the callback raises, or the process dies, ``path`` is what it was before; an exception
-    also removes the temporary file, a death leaves it for :func:`remove_temporaries`.
+    also removes the temporary file, a death leaves it for :func:`remove_temporaries`. To a remote path, what the callback
+    writes goes through a local file, since a remote one would be committed by the exception that ends its writing.
     """
+    if is_remote(path):
+        _write_remote(path, data)
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
         with temporary.open("xb") as stream:
@@ -36,9 +46,19 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None
     _sync_folder(path.parent)
 
 
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; of a remote one with patience, see :mod:`faceloom.transfers`."""
+    return transfers.read_bytes(path) if is_remote(path) else path.read_bytes()
+
+
+def parquet_source(path: Path) -> Path | BinaryIO:
+    """What pyarrow reads a small Parquet file from: a remote one is fetched whole, in one request."""
+    return io.BytesIO(transfers.read_bytes(path)) if is_remote(path) else path
+
+
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` and its parents durably; an existing folder is left as it is."""
-    if folder.is_dir():
+    """Create ``folder`` and its parents durably; an existing folder is left as it is. Remote folders need not be made."""
+    if is_remote(folder) or folder.is_dir():
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
@@ -46,7 +66,12 @@ def make_folder(folder: Path) -> None:
 
 
 def move_folder(folder: Path, target: Path) -> None:
-    """Rename ``folder``, all whose files are flushed, to ``target`` in the same parent: absent, or an empty folder."""
+    """Rename ``folder``, all whose files are flushed, to ``target`` in the same parent: absent, or an empty folder.
+
+    Raises :class:`UserError` for remote folders, which cannot be renamed.
+    """
+    if is_remote(folder):
+        raise UserError(f"{target} is remote, and a folder of many files appears there only bit by bit; name a local folder")
     folder.replace(target)
     _sync_folder(target.parent)
 
@@ -57,11 +82,29 @@ def is_temporary(path: Path) -> bool:
 
 
 def remove_temporaries(folder: Path) -> list[Path]:
-    """Delete what dead writers left directly in ``folder`` and return it. Nobody may be writing to the folder."""
+    """Delete what dead writers left directly in ``folder`` and return it. Nobody may be writing to the folder.
+
+    Remote writes leave none; what S3 keeps of an upload that was broken off, a rule of the bucket removes.
+    """
+    if is_remote(folder):
+        return []
     leftovers = sorted(path for path in folder.iterdir() if is_temporary(path)) if folder.is_dir() else []
     for path in leftovers:
         path.unlink(missing_ok=True)
     return leftovers
+
+
+def _write_remote(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
+    if not callable(data):
+        transfers.write_bytes(path, data)
+        return
+    local = transfers.current().scratch.file(path.suffix)
+    try:
+        with local.open("xb") as stream:
+            data(stream)
+        transfers.upload(local, path)
+    finally:
+        local.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
