@@ -23,6 +23,7 @@ from curation.video import VideoConfig
 from curation.window import WindowConfig
 from faceloom.config import Section
 from faceloom.errors import UserError
+from faceloom.transfers import StorageConfig
 from landmarks.backend import LandmarksConfig
 
 
@@ -110,6 +111,7 @@ class CurationConfig(Section):
     flow: FlowConfig = FlowConfig()
     face: FaceConfig = FaceConfig()
     run: RunConfig = RunConfig()
+    storage: StorageConfig = StorageConfig()
 
 
 def recorded_config(tree: Mapping[str, Any]) -> CurationConfig:

@@ -23,7 +23,7 @@ from curation.sources import Clip
 from curation.statistics import STATISTICS
 from faceloom.errors import UserError
 from shards.dataset import LEDGER_FOLDER, ledger_path, part_name
-from shards.storage import make_folder, write_atomic
+from shards.storage import file_names, make_folder, parquet_sources, write_atomic
 
 SCHEMA = pa.schema(
     [
@@ -113,7 +113,8 @@ def write_telemetry(root: Path, part: int, decisions: Sequence[Decision]) -> Non
 
 def committed(root: Path, blocks: int) -> set[int]:
     """The blocks that have a fragment."""
-    return {block for block in range(blocks) if ledger_path(root, block).is_file()}
+    names = file_names(root / LEDGER_FOLDER)
+    return {block for block in range(blocks) if ledger_path(root, block).name in names}
 
 
 def read_ledger(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -123,11 +124,10 @@ def read_ledger(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     names = list(columns) if columns else None
     tables = []
-    for fragment in sorted((root / LEDGER_FOLDER).glob("part-*.parquet")):
+    for fragment, source in parquet_sources(sorted((root / LEDGER_FOLDER).glob("part-*.parquet"))):
         try:
-            with pq.ParquetFile(
-                fragment
-            ) as file:  # half the time of pq.read_table, which counts with thousands of them
+            # Half the time of pq.read_table, which counts with thousands of them.
+            with pq.ParquetFile(source) as file:
                 tables.append(file.read(columns=names))
         except (pa.ArrowException, OSError) as error:
             raise UserError(

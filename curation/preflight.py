@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,11 +23,12 @@ from faceloom import __version__
 from faceloom.config import differences
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
+from faceloom.location import is_remote, location
 from faceloom.models import file_sha256, model_path, sha256_of, user_path
 from landmarks.smirk_backend import load_smirk
 from shards.dataset import RECORD_NAME, DatasetRecord, ManifestSummary, ledger_path
 from shards.schema import FACE_DIM, FACE_TOKENS
-from shards.storage import make_folder
+from shards.storage import make_folder, parquet_sources, write_atomic
 
 SAMPLE_MIB = 4
 """What a finished sample weighs, tokens included; only the admission of clips rests on it."""
@@ -78,6 +80,7 @@ def prepare(
     prints = _fingerprints(config)
     decided = config.model_dump(mode="json")
     # Where and how widely a run is spread does not change what it writes.
+    decided.pop("storage")
     decided["run"] = {"block_clips": block, "all_statistics": all_statistics}
     for section in ("flow", "face"):
         decided[section].pop("device")
@@ -95,8 +98,8 @@ def prepare(
     if before is not None:
         _refuse_other_run(before, record, out)
         record = record.model_copy(update={"complete": before.complete})
-    for part in sorted(done):
-        _refuse_foreign_fragment(out, part, record)
+    for fragment, source in parquet_sources([ledger_path(out, part) for part in sorted(done)]):
+        _refuse_foreign_fragment(fragment, source, record)
     return Plan(config, manifest, out, limit, all_statistics, record, done)
 
 
@@ -230,7 +233,7 @@ def _fingerprints(config: CurationConfig) -> dict[str, str]:
 
 def _licences(manifest: Manifest, clips: int) -> tuple[str, ...]:
     found: set[str] = set()
-    with pq.ParquetFile(manifest.path) as file:
+    with pq.ParquetFile(manifest.file) as file:
         for batch in file.iter_batches(columns=["licence"]):
             found.update(batch["licence"].slice(0, clips).unique().to_pylist())
             clips -= min(clips, len(batch))
@@ -239,11 +242,17 @@ def _licences(manifest: Manifest, clips: int) -> tuple[str, ...]:
 
 def _refuse_absent_footage(manifest: Manifest) -> None:
     first: list[Clip] = list(islice((c for block in manifest.blocks(_PROBED_FILES) for c in block), _PROBED_FILES))
-    if not any(os.path.exists(clip.path) for clip in first):  # noqa: PTH110 - Path.exists raises on a closed folder
+    if not any(_exists(clip.path) for clip in first):
         raise UserError(
             f"none of the first {len(first)} files of {manifest.path} exist here, such as {first[0].path}; "
             "mount the footage, or make the manifest again with: faceloom ingest"
         )
+
+
+def _exists(path: str) -> bool:
+    where = location(path)
+    # Path.exists raises on a closed folder; a storage that refuses is heard of here rather than by the workers.
+    return where.exists() if is_remote(where) else os.path.exists(where)  # noqa: PTH110
 
 
 def _check_writable(out: Path) -> None:
@@ -252,7 +261,7 @@ def _check_writable(out: Path) -> None:
     try:
         make_folder(out)
         probe = out / ".faceloom-write-probe"
-        probe.touch()
+        write_atomic(probe, b"")
         probe.unlink()
     except OSError as error:
         raise UserError(
@@ -278,10 +287,9 @@ def _refuse_other_run(before: DatasetRecord, now: DatasetRecord, out: Path) -> N
         )
 
 
-def _refuse_foreign_fragment(out: Path, part: int, record: DatasetRecord) -> None:
-    fragment = ledger_path(out, part)
+def _refuse_foreign_fragment(fragment: Path, source: Path | BinaryIO, record: DatasetRecord) -> None:
     try:
-        metadata = pq.read_schema(fragment).metadata or {}
+        metadata = pq.read_schema(source).metadata or {}
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

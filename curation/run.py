@@ -7,7 +7,6 @@ all its clips are decided, the ledger fragment last. Calls, deaths and memory ar
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,14 +21,16 @@ from curation.workers import FaceWorker, FlowWorker
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
 from faceloom.lease_file import lease_path
+from faceloom.location import location
 from faceloom.memory import limit_memory
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
+from faceloom.transfers import StorageConfig, attempts
 from faceloom.watch import Watch
 from shards.dataset import LEDGER_FOLDER, SHARD_FOLDER, ledger_path
 from shards.index import DamageError, read_layer_file
 from shards.schema import BASE_LAYER
-from shards.storage import remove_temporaries
+from shards.storage import read_bytes, remove_temporaries
 from shards.writer import write_layer
 
 _BAD_FILES = frozenset(kind.__name__ for kind in VideoError.__subclasses__())
@@ -154,7 +155,9 @@ class Runner:
         self._watch.check()
         run = self._plan.record.config_fingerprint
         decisions, samples = _distinct(decisions, samples)
-        return _write_block.remote(str(self._plan.out.absolute()), block, decisions, samples, run)
+        return _write_block.remote(
+            str(self._plan.out.absolute()), block, decisions, samples, run, self._plan.config.storage
+        )
 
     def decided(self, _clip: Clip, decision: Decision) -> None:
         """For metrics and log; of a further window, what is its own."""
@@ -185,7 +188,7 @@ class Runner:
             raise UserError(
                 f"{error}; delete the ledger fragment of the same number and run the same command again"
             ) from None
-        ledger = tuple(hashlib.sha256(ledger_path(plan.out, part).read_bytes()).hexdigest() for part in blocks)
+        ledger = tuple(hashlib.sha256(read_bytes(ledger_path(plan.out, part))).hexdigest() for part in blocks)
         plan.record.model_copy(update={"complete": True, "shards": shards, "ledger": ledger}).save(plan.out)
 
 
@@ -238,14 +241,17 @@ def _distinct(decisions: list[Decision], samples: list[ray.ObjectRef]) -> tuple[
 
 # The pools reserve the CPUs; a writer that asked for one of its own might never be scheduled.
 @ray.remote(num_cpus=0)
-def _write_block(root: str, part: int, decisions: list[Decision], samples: list[ray.ObjectRef], run: str) -> int:
+def _write_block(
+    root: str, part: int, decisions: list[Decision], samples: list[ray.ObjectRef], run: str, storage: StorageConfig
+) -> int:
     """Write shard, telemetry and, last, the ledger fragment of one block; returns the bytes of the shard.
 
     Samples are fetched one at a time.
     """
     kept = [decision.clip.clip_id for decision in decisions if isinstance(decision.outcome, Kept)]
-    folder = Path(root)
-    layer = write_layer(folder, part, BASE_LAYER, ((key, ray.get(ref)) for key, ref in zip(kept, samples, strict=True)))
-    write_telemetry(folder, part, decisions)
-    write_fragment(folder, part, decisions, run)
+    folder, fields = location(root), ((key, ray.get(ref)) for key, ref in zip(kept, samples, strict=True))
+    with attempts(storage):
+        layer = write_layer(folder, part, BASE_LAYER, fields)
+        write_telemetry(folder, part, decisions)
+        write_fragment(folder, part, decisions, run)
     return layer.bytes

@@ -11,6 +11,7 @@ from faceloom.errors import UserError
 from shards.dataset import LEDGER_FOLDER, DatasetRecord, index_path, tar_path
 from shards.index import DamageError, read_field, read_index
 from shards.schema import decode_field
+from shards.storage import parquet_sources
 
 _LEDGER_COLUMNS = ["clip_id", "source_key", "outcome", "rule", "value", "threshold", "stage", "error", "message"]
 
@@ -41,8 +42,8 @@ def _kept(dataset: Path, clip: str | None) -> Iterator[tuple[int, str]]:
     named = None if clip is None else (pc.field("clip_id") == clip) | (pc.field("source_key") == clip)
     refused: list[str] = []
     kept = 0
-    for fragment in sorted((dataset / LEDGER_FOLDER).glob("part-*.parquet")):
-        for row in pq.read_table(fragment, columns=_LEDGER_COLUMNS, filters=named).to_pylist():
+    for fragment, source in parquet_sources(sorted((dataset / LEDGER_FOLDER).glob("part-*.parquet"))):
+        for row in pq.read_table(source, columns=_LEDGER_COLUMNS, filters=named).to_pylist():
             if row["outcome"] == "kept":
                 kept += 1
                 yield int(fragment.stem.removeprefix("part-")), row["clip_id"]

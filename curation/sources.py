@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from faceloom.errors import UserError
+from faceloom.location import is_remote
+from faceloom.transfers import current, download
 from shards.storage import write_atomic
 
 SCHEMA = pa.schema(
@@ -116,6 +118,8 @@ class Manifest:
     """An opened manifest: its rows are read block by block, never all at once."""
 
     path: Path
+    file: Path
+    """Where it is read: ``path`` itself or, of a remote one, a copy that lasts as long as the command."""
     clips: int
     sha256: str
 
@@ -123,7 +127,7 @@ class Manifest:
         """The clips in order, ``size`` at a time, of the first ``limit`` rows."""
         left = self.clips if limit is None else min(limit, self.clips)
         pending: list[Clip] = []
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.file) as file:
             for batch in file.iter_batches(batch_size=max(size, 1024), columns=_CLIP_COLUMNS):
                 for row in batch.to_pylist()[:left]:
                     pending.append(Clip(**row))
@@ -138,7 +142,24 @@ class Manifest:
 
 
 def open_manifest(path: Path) -> Manifest:
-    """Open and check a manifest. Raises :class:`UserError` naming what is wrong with it."""
+    """Open and check a manifest, once it is copied here if it is remote. Raises :class:`UserError` naming what is wrong."""
+    if not is_remote(path):
+        return _open(path)
+    copy = current().scratch.file(".parquet")
+    try:
+        download(path, copy)
+        return replace(_open(copy), path=path)
+    except FileNotFoundError:
+        raise UserError(
+            f"no manifest at {path}; make one with: faceloom ingest folder --root DIR --out {path}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read the manifest {path}: {error.strerror}") from None
+    except UserError as error:
+        raise UserError(str(error).replace(str(copy), str(path))) from None
+
+
+def _open(path: Path) -> Manifest:
     if not path.is_file():
         raise UserError(f"no manifest at {path}; make one with: faceloom ingest folder --root DIR --out {path}")
     try:
@@ -156,7 +177,7 @@ def open_manifest(path: Path) -> Manifest:
     _refuse_wrong_ids(path, rows)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Manifest(path=path, clips=rows, sha256=digest)
+    return Manifest(path=path, file=path, clips=rows, sha256=digest)
 
 
 def _refuse_wrong_ids(path: Path, rows: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,9 +15,10 @@ from curation.ledger import TELEMETRY_FOLDER, TELEMETRY_SCHEMA
 from curation.sources import SCHEMA as MANIFEST_SCHEMA
 from curation.sources import open_manifest
 from faceloom.errors import UserError
+from faceloom.location import is_remote
 from shards.dataset import LEDGER_FOLDER, SHARD_FOLDER, DatasetRecord
 from shards.index import INDEX_SCHEMA
-from shards.storage import is_temporary
+from shards.storage import is_temporary, parquet_source
 
 
 def views(dataset: Path, manifest: Path | None = None) -> dict[str, ds.Dataset]:
@@ -35,9 +37,10 @@ def views(dataset: Path, manifest: Path | None = None) -> dict[str, ds.Dataset]:
         "telemetry": _dataset(telemetry, TELEMETRY_SCHEMA, _part(telemetry)),
     }
     if manifest is not None:
-        if open_manifest(manifest).sha256 != record.manifest.sha256:
+        opened = open_manifest(manifest)
+        if opened.sha256 != record.manifest.sha256:
             raise UserError(f"{manifest} is not the manifest that {dataset} was curated from; give that one")
-        tables["manifest"] = _dataset([manifest], _schema([manifest], MANIFEST_SCHEMA))
+        tables["manifest"] = _dataset([opened.file], _schema([opened.file], MANIFEST_SCHEMA))
     return tables
 
 
@@ -58,7 +61,7 @@ def _schema(paths: Sequence[Path], default: pa.Schema) -> pa.Schema:
     if not paths:
         return default
     try:
-        return pq.read_schema(paths[0]).remove_metadata()
+        return pq.read_schema(parquet_source(paths[0])).remove_metadata()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{paths[0]} cannot be read ({error}); see what is damaged with: faceloom verify") from None
 
@@ -76,9 +79,22 @@ def _dataset(paths: Sequence[Path], schema: pa.Schema, *constants: _Constant) ->
             condition &= pc.field(field.name) == values[number]
         holds.append(condition)
     return ds.FileSystemDataset.from_paths(
-        [str(path.absolute()) for path in paths],
+        [_key(path) for path in paths],
         schema=schema,
         format=ds.ParquetFileFormat(),
-        filesystem=pyarrow.fs.LocalFileSystem(),
+        filesystem=_filesystem(paths[0]),
         partitions=holds,
     )
+
+
+def _key(path: Path) -> str:
+    """A path as its file system names it."""
+    remote: Any = path
+    return str(remote.path if is_remote(path) else path.absolute())
+
+
+def _filesystem(path: Path) -> pyarrow.fs.FileSystem:
+    remote: Any = path
+    if not is_remote(path):
+        return pyarrow.fs.LocalFileSystem()
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(remote.fs))

@@ -22,6 +22,9 @@ import faceloom
 from curation.adapters.table import DATASETS, DEMO, Dataset
 from faceloom import config, logs, models
 from faceloom.errors import CheckFailed, UserError
+from faceloom.location import local_path, location
+from faceloom.storage_errors import is_of_storage, reason, remedy
+from faceloom.transfers import attempts
 
 app = typer.Typer(
     help="Raw footage of people into training data for portrait-animation video models.",
@@ -105,8 +108,10 @@ LogFile = Annotated[
         show_default=False,
     ),
 ]
-DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="The folder that `faceloom curate` wrote.")]
-VideoOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="MP4 file to write.")]
+DatasetFolder = Annotated[
+    Path, typer.Argument(metavar="DATASET", parser=location, help="The folder or URL that `faceloom curate` wrote to.")
+]
+VideoOut = Annotated[Path, typer.Option("--out", metavar="FILE", parser=local_path, help="MP4 file to write.")]
 DrawingStyle = Annotated[str, typer.Option("--style", help="a1_3d, a1_2d or fye: whose inference code it looks like.")]
 Smoothed = Annotated[bool, typer.Option("--smooth", help="Take jitter out of the landmarks; also softens blinks.")]
 
@@ -122,6 +127,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CheckFailed as error:
         _complain("failed", str(error))
         sys.exit(1)
+    except Exception as error:
+        if not is_of_storage(error):
+            raise
+        told = reason(error)
+        _complain("error", told if remedy(error) in told else f"{told}; {remedy(error)}")
+        sys.exit(2)
 
 
 def _complain(label: str, message: str) -> None:
@@ -209,7 +220,9 @@ def models_verify(names: ModelNames = None, as_json: AsJson = False) -> None:
 def _ingest_command(dataset: Dataset) -> Callable[..., None]:
     def command(
         root: Annotated[Path, typer.Option(help=f"The folder: {dataset.layout}.")],
-        out: Annotated[Path, typer.Option("--out", metavar="MANIFEST", help="Parquet file to write.")],
+        out: Annotated[
+            Path, typer.Option("--out", metavar="MANIFEST", parser=location, help="Parquet file to write, or its URL.")
+        ],
         name: Annotated[
             str | None,
             typer.Option("--dataset", help="Name to record instead of the dataset's own.", show_default=False),
@@ -251,8 +264,19 @@ for _dataset in DATASETS:
 
 @app.command("curate", epilog="Example: faceloom curate --config demo --manifest demo.parquet --out dataset")
 def curate(
-    manifest: Annotated[Path, typer.Option("--manifest", help="What `faceloom ingest` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the dataset; an unfinished one is gone on with.")],
+    manifest: Annotated[
+        Path,
+        typer.Option("--manifest", metavar="FILE", parser=location, help="What `faceloom ingest` wrote, or its URL."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=location,
+            help="Folder or URL of the dataset; an unfinished one is gone on with.",
+        ),
+    ],
     source: ConfigSource = None,
     overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Check everything, say what would be done, and stop.")] = False,
@@ -274,21 +298,24 @@ def curate(
 
     console = _console()
     settings = config.load(CurationConfig, source, overrides or ())
-    prepared = prepare(settings, manifest, out, limit, all_statistics)
-    if prepared.finished and not plan:
-        console.print(f"nothing to do: all {prepared.record.manifest.clips} clips of {manifest} are decided in {out}")
-    else:
-        resources = connect(address)
-        sizes = pool_sizes(settings.run, resources)
-        for note in advice(settings, resources):
-            console.print(f"note: {note}", soft_wrap=True)
-        if plan:
-            console.print(plan_table(prepared, resources, sizes))
-            return
-        log = log_file or logs.default_file(out, "curate")
-        with logs.log_file(log, command="curate"), progress_display(console, "curating") as report:
-            Runner(prepared, sizes, report).run()
-    console.print(outcome_table(read_ledger(out, ["of_clip", "outcome", "rule", "error"])))
+    with attempts(settings.storage):
+        prepared = prepare(settings, manifest, out, limit, all_statistics)
+        if prepared.finished and not plan:
+            console.print(
+                f"nothing to do: all {prepared.record.manifest.clips} clips of {manifest} are decided in {out}"
+            )
+        else:
+            resources = connect(address)
+            sizes = pool_sizes(settings.run, resources)
+            for note in advice(settings, resources):
+                console.print(f"note: {note}", soft_wrap=True)
+            if plan:
+                console.print(plan_table(prepared, resources, sizes))
+                return
+            log = log_file or logs.default_file(out, "curate")
+            with logs.log_file(log, command="curate"), progress_display(console, "curating") as report:
+                Runner(prepared, sizes, report).run()
+        console.print(outcome_table(read_ledger(out, ["of_clip", "outcome", "rule", "error"])))
 
 
 @app.command("encode", epilog="Example: faceloom encode dataset --set codec.codec=pixels")
@@ -336,14 +363,23 @@ def encode(
 def train(
     data: Annotated[
         list[Path] | None,
-        typer.Option("--data", metavar="DATASET", help="A dataset with latents; several are mixed by their sizes."),
+        typer.Option(
+            "--data",
+            metavar="DATASET",
+            parser=location,
+            help="A dataset with latents; several are mixed by their sizes.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", parser=local_path, help="Folder of the run.")
+    ] = None,
     source: ConfigSource = "skyreels_a1",
     overrides: Overrides = None,
     held_out: Annotated[
         Path | None,
-        typer.Option("--held-out", metavar="DATASET", help="Not trained on; measures losses and makes videos."),
+        typer.Option(
+            "--held-out", metavar="DATASET", parser=location, help="Not trained on; measures losses and makes videos."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     plan: Annotated[
@@ -396,7 +432,10 @@ def export(
         Literal["release", "diffusers"],
         typer.Option(help="What SkyReels-A1's code loads, or stock diffusers' transformer with the rest beside it."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist, or be empty.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", parser=local_path, help="Folder to write; must not exist, or be empty."),
+    ],
     ema: Annotated[bool, typer.Option("--ema", help="The moving average of the trained weights.")] = False,
     verified: Annotated[
         bool, typer.Option("--verify", help="Read it back and compare before it gets its name.")
@@ -457,7 +496,7 @@ def status(
 )
 def audit_page(
     dataset: DatasetFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", parser=local_path, help="HTML file to write.")],
 ) -> None:
     """Write a page, one file, that shows why clips were kept, rejected or failed, and what other thresholds would do.
 
@@ -550,7 +589,10 @@ def audit_sql(
     dataset: DatasetFolder,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT, in DuckDB's SQL.")],
     manifest: Annotated[
-        Path | None, typer.Option("--manifest", help="What the dataset was curated from: a further view.")
+        Path | None,
+        typer.Option(
+            "--manifest", metavar="FILE", parser=location, help="What the dataset was curated from: a further view."
+        ),
     ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
@@ -582,7 +624,9 @@ def audit_sql(
 )
 def audit_apply(
     dataset: DatasetFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="NEW", help="Folder of the new dataset; must not exist.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="NEW", parser=local_path, help="Folder of the new dataset; must not exist.")
+    ],
     source: ConfigSource = None,
     overrides: Overrides = None,
 ) -> None:
@@ -609,7 +653,9 @@ def audit_apply(
 def inspect(
     dataset: DatasetFolder,
     clip: Annotated[str | None, typer.Argument(help="Clip id or source key; without it, every kept clip.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")] = Path("contact-sheets"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", parser=local_path, help="Folder for the PNG files.")
+    ] = Path("contact-sheets"),
 ) -> None:
     """Draw contact sheets: frames with landmarks, the flow weight, the aligned face, the statistics."""
     from curation.inspect import write_contact_sheets
@@ -695,7 +741,9 @@ def shards_stats(dataset: DatasetFolder, as_json: AsJson = False) -> None:
 )
 def shards_repack(
     dataset: DatasetFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="NEW", help="Folder of the new dataset; must not exist.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="NEW", parser=local_path, help="Folder of the new dataset; must not exist.")
+    ],
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Of every shard but the last.")] = 256,
     shuffle: Annotated[
         int | None,

@@ -13,7 +13,7 @@ import fsspec  # type: ignore[import-untyped]
 from faceloom.errors import UserError
 from faceloom.storage_errors import holds_secret, is_transient, scrubbed
 
-_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.:-]*)://")
 _PACKAGES = {
     "s3": "'faceloom[s3]'",
     "s3a": "'faceloom[s3]'",
@@ -52,9 +52,7 @@ def location(text: str) -> Path:
     try:
         fsspec.get_filesystem_class(protocol)
     except ValueError:
-        raise UserError(
-            f"{text}: no file system is known for {protocol}://; name a folder or s3://…"
-        ) from None
+        raise UserError(f"{text}: no file system is known for {protocol}://; name a folder or s3://…") from None
     except ImportError as error:
         package = _PACKAGES.get(protocol)
         remedy = f"get it with: pip install {package}" if package else str(error)
@@ -67,6 +65,16 @@ def location(text: str) -> Path:
 
     # A listing that is remembered would hide what other processes have written since.
     return cast(Path, UPath(text, use_listings_cache=False, **_OPTIONS.get(protocol, {})))
+
+
+def local_path(text: str) -> Path:
+    """The path of a file or folder that has to be on this machine. Raises :class:`UserError` for a URL."""
+    path = location(text)
+    if is_remote(path):
+        raise UserError(
+            f"{path} is a URL, and this has to be a file or folder of this machine; name one, and copy it there"
+        )
+    return path
 
 
 def is_remote(path: PurePath) -> bool:

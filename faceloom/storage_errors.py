@@ -1,4 +1,4 @@
-"""What an error of a storage means, whichever library raised it: worth another try, refused, or final; and told without secrets."""
+"""What an error of a storage means, whichever library raised it: try again, refused, or final. Told without secrets."""
 
 import asyncio
 import errno
@@ -20,18 +20,24 @@ _TRANSIENT_ERRNO = frozenset(
 )
 # By package and name, since none of the packages has to be installed; a class stands for those derived from it.
 _TRANSIENT_CLASSES = frozenset(
-    {"botocore.HTTPClientError", "botocore.ConnectionError", "botocore.IncompleteReadError", "botocore.ResponseParserError"}
+    {
+        "botocore.HTTPClientError",
+        "botocore.ConnectionError",
+        "botocore.IncompleteReadError",
+        "botocore.ResponseParserError",
+    }
     | {"aiohttp.ClientPayloadError", "aiohttp.ClientConnectionError", "urllib3.ProtocolError"}
     | {"requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError"}
 )
 _PERMANENT_CLASSES = frozenset({"botocore.SSLError", "aiohttp.ClientSSLError", "requests.SSLError"})
 _REFUSED_STATUS = frozenset({401, 403, 407})
+_REFUSED_CODES = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"})
 _REFUSED_CLASSES = ("Credential", "ProfileNotFound", "TokenRetrieval", "UnauthorizedSSOToken", "RefreshError")
 _PACKAGES = frozenset(
     {"botocore", "aiobotocore", "s3fs", "aiohttp", "gcsfs", "google", "adlfs", "azure", "fsspec", "requests", "urllib3"}
 )
 
-_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.:-]*)://")
 _USER_IS_SECRET = frozenset({"http", "https", "s3", "s3a", "gs", "gcs"})
 _SIGNATURE = re.compile(
     r"([?&](?:x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid|signature|sig"
@@ -55,7 +61,9 @@ def is_transient(error: BaseException) -> bool:
 def is_refused(error: BaseException) -> bool:
     """Whether the storage wants other credentials."""
     return any(
-        _status(each) in _REFUSED_STATUS or any(name in type(each).__name__ for name in _REFUSED_CLASSES)
+        _status(each) in _REFUSED_STATUS
+        or _code(each) in _REFUSED_CODES
+        or any(name in type(each).__name__ for name in _REFUSED_CLASSES)
         for each in _chain(error)
     )
 
@@ -68,7 +76,8 @@ def is_of_storage(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """One line for a person, without secrets."""
     code = next((code for each in _chain(error) if (code := _code(each))), None)
-    told = str(error).strip().splitlines() or [type(error).__name__]
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    told = text.strip().splitlines() or [type(error).__name__]
     line = told[0] if code is None or code in told[0] else f"{code}: {told[0]}"
     return scrubbed(line)
 

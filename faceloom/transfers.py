@@ -5,6 +5,8 @@ tried anew from its beginning here, the same way for every storage, as often as 
 """
 
 import atexit
+import errno
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from pydantic import Field
 
 from faceloom.config import Section
 from faceloom.scratch import Scratch
-from faceloom.storage_errors import is_transient, reason
+from faceloom.storage_errors import is_of_storage, is_refused, is_transient, reason, remedy
 
 logger = getLogger(__name__)
 
@@ -51,14 +53,15 @@ class Attempts:
     def run(self, what: str, transfer: Callable[[], T]) -> T:
         """The result of ``transfer``, which is done again from its beginning while :func:`is_transient` errors end it.
 
-        Raises the last error when tries are spent, and any other at once. ``what`` names the transfer in the log.
+        Raises the last error when tries are spent, and any other at once: what a storage library raises as an ``OSError``
+        that says what to do, everything else as it is. ``what`` names the transfer in the log.
         """
-        for attempt in range(1, self.config.tries):
+        for attempt in range(1, self.config.tries + 1):
             try:
                 return transfer()
             except Exception as error:
-                if not is_transient(error):
-                    raise
+                if attempt == self.config.tries or not is_transient(error):
+                    raise _as_os_error(error) from error
                 self.retries += 1
                 wait_s = min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1)  # noqa: S311
                 logger.warning(
@@ -70,7 +73,7 @@ class Attempts:
                     wait_s,
                 )
                 time.sleep(wait_s)
-        return transfer()
+        raise AssertionError
 
     @property
     def scratch(self) -> Scratch:
@@ -164,6 +167,16 @@ class _Watch(Callback):  # type: ignore[misc]
     def _check(self, nbytes: int) -> None:
         if self._max_bytes is not None and nbytes > self._max_bytes:
             raise TooLarge
+
+
+def _as_os_error(error: Exception) -> Exception:
+    if is_refused(error):
+        return PermissionError(errno.EACCES, f"{reason(error)}; {remedy(error)}")
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if is_of_storage(error) or is_transient(error):
+        return OSError(errno.EREMOTEIO, f"{reason(error)}; {remedy(error)}")
+    return error
 
 
 def _split(path: Path) -> tuple[Any, str]:

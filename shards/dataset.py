@@ -7,7 +7,7 @@ from typing import Any
 from faceloom.errors import UserError
 from shards.record import Record, SealedRecord
 from shards.schema import BASE_LAYER
-from shards.storage import write_atomic
+from shards.storage import read_bytes, write_atomic
 
 RECORD_NAME = "dataset.json"
 SHARD_FOLDER = "shards"
@@ -92,7 +92,7 @@ class DatasetRecord(SealedRecord):
         """
         path = root / RECORD_NAME
         try:
-            data = path.read_bytes()
+            data = read_bytes(path)
         except OSError as error:
             raise UserError(
                 f"no readable dataset at {root}: {path}: {error.strerror}; give the folder `faceloom curate` wrote"

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from shards.dataset import SHARD_FOLDER, LayerFile, index_path, tar_path
 from shards.schema import BASE_LAYER
-from shards.storage import write_atomic
+from shards.storage import parquet_source, read_bytes, write_atomic
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -97,7 +97,7 @@ def write_index(path: Path, index: LayerIndex) -> None:
 def read_index(path: Path) -> LayerIndex:
     """Read what :func:`write_index` wrote. Raises :class:`DamageError` naming the file if it cannot be read as such."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(parquet_source(path), page_checksum_verification=True) as file:
             table = file.read()
         if not table.schema.equals(INDEX_SCHEMA):
             raise ValueError("its columns are not those of an index")
@@ -135,7 +135,7 @@ def read_layer_file(root: Path, part: int, layer: str = BASE_LAYER) -> LayerFile
         samples=index.samples,
         bytes=index.tar_bytes,
         sha256=index.tar_sha256,
-        index_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        index_sha256=hashlib.sha256(read_bytes(path)).hexdigest(),
     )
 
 

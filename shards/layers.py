@@ -13,7 +13,7 @@ from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from shards.dataset import DatasetRecord, LayerFile, part_name
 from shards.record import SealedRecord
-from shards.storage import make_folder, write_atomic
+from shards.storage import make_folder, read_bytes, write_atomic
 
 LAYERS_FOLDER = "layers"
 
@@ -68,7 +68,7 @@ class LayerRecord(SealedRecord):
         path = layer_record_path(root, layer)
         command = f"faceloom encode {root} --layer {layer}"
         try:
-            data = path.read_bytes()
+            data = read_bytes(path)
         except FileNotFoundError:
             there = ", ".join(layer_names(root)) or "none"
             raise UserError(f"{root} has no layer {layer!r} (there is: {there}); make it with: {command}") from None

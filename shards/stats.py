@@ -13,6 +13,7 @@ from shards.dataset import DatasetRecord, LayerFile, index_path, ledger_path
 from shards.index import DamageError, read_layer_file
 from shards.layers import LayerRecord, layer_ledger_path, layer_names
 from shards.schema import BASE_LAYER
+from shards.storage import parquet_source
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _field_stats(root: Path, files: Sequence[LayerFile]) -> Iterator[FieldStats]
     for file in files:
         path = index_path(root, file.part, file.layer)
         try:
-            table = pq.read_table(path, columns=["field", "nbytes"])
+            table = pq.read_table(parquet_source(path), columns=["field", "nbytes"])
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DamageError(f"{path}: unreadable index ({error})") from error
         grouped = table.group_by("field", use_threads=False).aggregate([("nbytes", "sum"), ("nbytes", "count")])

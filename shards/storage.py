@@ -1,15 +1,17 @@
 """Files that are either whole or absent, also after a crash or a power cut.
 
 A file is written under a temporary name in its own folder (a rename is atomic only within a file system), flushed to
-the disk, renamed, and the folder is flushed too: without that last step a rename can be lost after it was reported. A remote file
-is uploaded: an object store shows an object when it has all of it, and not before.
+the disk, renamed, and the folder is flushed too: without that last step a rename can be lost after it was reported.
+A remote file is uploaded: an object store shows an object when it has all of it, and not before.
 """
 
 import errno
 import io
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +20,8 @@ from faceloom.errors import UserError
 from faceloom.location import is_remote
 
 _SUFFIX = ".faceloom-tmp"
+_CONNECTIONS = 16
+_AHEAD = 64
 
 
 def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
@@ -56,6 +60,27 @@ def parquet_source(path: Path) -> Path | BinaryIO:
     return io.BytesIO(transfers.read_bytes(path)) if is_remote(path) else path
 
 
+def parquet_sources(paths: Sequence[Path]) -> Iterator[tuple[Path, Path | BinaryIO]]:
+    """Each path with its :func:`parquet_source`, in order; of remote ones, many are under way at a time."""
+    remote = [path for path in paths if is_remote(path)]
+    if not remote:
+        yield from ((path, path) for path in paths)
+        return
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        for start in range(0, len(paths), _AHEAD):
+            some = paths[start : start + _AHEAD]
+            read = [pool.submit(copy_context().run, parquet_source, path) for path in some]
+            yield from zip(some, (each.result() for each in read), strict=True)
+
+
+def file_names(folder: Path) -> set[str]:
+    """The names of what is in a folder, by one listing; none of an absent one."""
+    try:
+        return {path.name for path in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):  # a remote folder is there when something is in it
+        return set()
+
+
 def make_folder(folder: Path) -> None:
     """Create ``folder`` and its parents durably; an existing folder is left as it is. Remote folders need not be made."""
     if is_remote(folder) or folder.is_dir():
@@ -71,7 +96,9 @@ def move_folder(folder: Path, target: Path) -> None:
     Raises :class:`UserError` for remote folders, which cannot be renamed.
     """
     if is_remote(folder):
-        raise UserError(f"{target} is remote, and a folder of many files appears there only bit by bit; name a local folder")
+        raise UserError(
+            f"{target} is remote, and a folder of many files appears there only bit by bit; name a local folder"
+        )
     folder.replace(target)
     _sync_folder(target.parent)
 

@@ -16,6 +16,7 @@ from shards import ustar
 from shards.dataset import LayerFile, index_path, tar_path
 from shards.index import DamageError, Entry, LayerIndex, read_index
 from shards.schema import CLIP_ID, SCHEMA_VERSION, decode_field, layer_fields
+from shards.storage import read_bytes
 
 _CHUNK = 1 << 20
 
@@ -44,7 +45,7 @@ def check_tar(root: Path, listed: LayerFile, record: str) -> tuple[tuple[str, ..
         problems.append(Problem(record, None, f"lists {listed.file!r} where {tar_file} is meant"))
     index: LayerIndex | None = None
     try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != listed.index_sha256:
+        if hashlib.sha256(read_bytes(path)).hexdigest() != listed.index_sha256:
             problems.append(Problem(index_file, None, f"damaged index: sha256 differs from {record}"))
         else:
             index = read_index(path)

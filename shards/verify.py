@@ -26,7 +26,7 @@ from shards.dataset import (
 from shards.index import DamageError, read_layer_file
 from shards.layers import LAYERS_FOLDER, LayerRecord, layer_ledger_path, layer_names, layer_record_path
 from shards.schema import BASE_LAYER
-from shards.storage import is_temporary
+from shards.storage import is_temporary, parquet_source, read_bytes
 from shards.tar_check import Problem, cannot_read, check_tar
 
 
@@ -173,9 +173,9 @@ class _Layer:
         problems = []
         listed = self.record.ledger
         try:
-            if part < len(listed) and hashlib.sha256(path.read_bytes()).hexdigest() != listed[part]:
+            if part < len(listed) and hashlib.sha256(read_bytes(path)).hexdigest() != listed[part]:
                 problems.append(Problem(file, None, f"altered since the run ended: sha256 differs from {self.file}"))
-            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            with pq.ParquetFile(parquet_source(path), page_checksum_verification=True) as parquet:
                 table = parquet.read()  # every column, so that every page's checksum is checked
                 stated = int(parquet.schema_arrow.metadata[b"rows"])
             columns = (table.column(name).to_pylist() for name in ("clip_id", "outcome", "shard_sample"))

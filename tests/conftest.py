@@ -7,6 +7,7 @@ from hypothesis import settings
 from playwright.sync_api import Browser
 
 from tests.browser import Visit, chromium, visiting
+from tests.s3 import Endpoint, s3_endpoint
 
 # How long an example takes depends on what else the machine does, be it only the other process of ``make test``.
 settings.register_profile("no deadline", deadline=None)
@@ -24,3 +25,18 @@ def browser() -> Iterator[Browser]:
 def visit(browser: Browser) -> Iterator[Visit]:
     with visiting(browser) as visit:
         yield visit
+
+
+@pytest.fixture(scope="session")
+def _endpoint() -> Iterator[Endpoint]:
+    with s3_endpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """An S3 endpoint with an empty bucket, which this process and its children use."""
+    for name, value in _endpoint.environment.items():
+        monkeypatch.setenv(name, value)
+    _endpoint.empty()
+    return _endpoint

@@ -10,6 +10,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
+from s3fs import S3FileSystem
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 BUCKET = "footage"
@@ -50,6 +51,14 @@ class Endpoint:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def empty(self) -> None:
+        """Forget all objects and requests, and whatever clients this process has."""
+        client = self.client()
+        for key in self.objects():
+            client.delete_object(Bucket=BUCKET, Key=key)
+        S3FileSystem.clear_instance_cache()
+        self.lines.clear()
 
     def client(self) -> Any:
         """An independent client: boto3's."""
