@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from faceloom.errors import UserError
 from faceloom.location import is_remote
+from faceloom.storage_errors import holds_secret
 from faceloom.transfers import current, download
 from shards.storage import write_atomic
 
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+_CHECKED_COLUMNS = ["dataset", "source_key", "path", "t0_s", "t1_s"]
 _CLIP_COLUMNS = [name for name in SCHEMA.names if name != "clip_id"]
 _ROW_GROUP = 65_536
 _CHECKED_ROWS = 4096
@@ -174,21 +176,26 @@ def _open(path: Path) -> Manifest:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; make it again with: faceloom ingest")
     if rows == 0:
         raise UserError(f"{path} holds no clips; make it again with: faceloom ingest")
-    _refuse_wrong_ids(path, rows)
+    _check_rows(path, rows)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return Manifest(path=path, file=path, clips=rows, sha256=digest)
 
 
-def _refuse_wrong_ids(path: Path, rows: int) -> None:
-    """Refuse ids that are not those of their rows, and repeated ones, with eight bytes of memory for every row."""
+def _check_rows(path: Path, rows: int) -> None:
+    """Refuse ids that are not those of their rows or come twice, with eight bytes of memory for every row, and secrets."""
     ids = np.empty(rows, np.uint64)
     at = 0
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_CHECKED_ROWS, columns=["clip_id", "dataset", "source_key", "t0_s", "t1_s"]):
+        for batch in file.iter_batches(_CHECKED_ROWS, columns=["clip_id", *_CHECKED_COLUMNS]):
             for row in batch.to_pylist():
                 stored = row.pop("clip_id")
-                if Clip(path="", **row).clip_id != stored:
+                if holds_secret(row["path"]):
+                    raise UserError(
+                        f"{path}: the path of {row['source_key']} holds a password or a signature, which the ledger would "
+                        "keep; leave it out, and give credentials in the environment"
+                    )
+                if Clip(**row).clip_id != stored:
                     raise UserError(
                         f"{path}: the clip id of {row['source_key']} does not belong to its dataset, source key and span; "
                         "make the manifest again with: faceloom ingest"

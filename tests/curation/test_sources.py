@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from curation.sources import SCHEMA, Clip, label_text, open_manifest, write_manifest
 from faceloom.errors import UserError
+from faceloom.location import location
+from faceloom.transfers import StorageConfig, attempts
+from tests.s3 import Endpoint
 
 
 def clips(count: int) -> list[Clip]:
@@ -159,3 +162,34 @@ def test_more_clips_than_a_batch_holds_are_written_and_repeats_between_batches_r
     assert pq.ParquetFile(tmp_path / "m.parquet").num_row_groups == 2
     with pytest.raises(UserError, match=r"listed more than once \(0000\.mp4\)"):
         write_manifest(iter([*many, many[0]]), tmp_path / "n.parquet")
+
+
+def test_a_manifest_behind_a_url_is_the_same_manifest(s3: Endpoint, tmp_path: Path) -> None:
+    write_manifest(clips(10), tmp_path / "m.parquet")
+    remote = location("s3://footage/m.parquet")
+    write_manifest(clips(10), remote)
+    with attempts(StorageConfig(scratch=str(tmp_path))):
+        opened = open_manifest(remote)
+        assert opened.path == remote
+        assert opened.sha256 == open_manifest(tmp_path / "m.parquet").sha256
+        assert [clip for block in opened.blocks(4) for clip in block] == clips(10)
+    assert not opened.file.exists()
+
+
+@pytest.mark.parametrize(("data", "told"), [(None, "no manifest at"), (b"clip,path", "not a readable Parquet")])
+def test_what_is_wrong_with_a_manifest_behind_a_url_names_the_url(s3: Endpoint, data: bytes | None, told: str) -> None:
+    remote = location("s3://footage/m.parquet")
+    if data is not None:
+        remote.write_bytes(data)
+    with pytest.raises(UserError, match=told) as refused:
+        open_manifest(remote)
+    assert "s3://footage/m.parquet" in str(refused.value)
+    assert "scratch" not in str(refused.value)
+    assert "/tmp" not in str(refused.value)  # noqa: S108
+
+
+def test_a_manifest_whose_paths_hold_a_secret_is_refused_without_telling_it(tmp_path: Path) -> None:
+    write_manifest([Clip("d", "a.mp4", "https://h/a.mp4?X-Amz-Signature=hunter2")], tmp_path / "m.parquet")
+    with pytest.raises(UserError, match=r"path of a\.mp4 holds .* signature") as refused:
+        open_manifest(tmp_path / "m.parquet")
+    assert "hunter2" not in str(refused.value)
