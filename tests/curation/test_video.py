@@ -423,3 +423,17 @@ def test_adjacent_spans_share_no_frame_and_lose_none(times: list[int]) -> None:
 def test_a_rate_of_zero_is_refused(key: str) -> None:
     with pytest.raises(ValidationError):
         VideoConfig.model_validate({key: 0})
+
+
+def test_where_decord_gives_more_than_three_channels_pyav_is_asked(tmp_path):
+    class SixChannels:  # what decord makes of pictures whose format changes on the way
+        def __getitem__(self, _index: int) -> "SixChannels":
+            return self
+
+        def asnumpy(self) -> np.ndarray:
+            return np.zeros((48, 64, 6), np.uint8)
+
+    reader = FrameReader(probe(str(write(tmp_path / "x.mp4", FRAMES))))
+    reader._decord = SixChannels()
+    assert [number_of(frame) for frame in reader.frames([0, 5])] == [0, 5]
+    assert reader.decoder == "pyav"
