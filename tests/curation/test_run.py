@@ -1,6 +1,7 @@
 """What the run makes of decisions before it writes them."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from curation.outcome import Failed, Kept, Rejected
 from curation.run import Runner, _distinct
 from curation.sources import Clip
 from faceloom.engine import Loss
+from faceloom.lease_file import lease_path
+from faceloom.watch import Watch
 
 LONG, LONGER = (Clip("set", "a.mp4", "/a.mp4", 0.0, t1_s) for t1_s in (20.0, 30.0))
 WINDOW = replace(LONG, t0_s=4.0, t1_s=8.083333)
@@ -61,3 +64,23 @@ def test_a_window_that_is_given_up_has_failed_with_cause_and_remedy_and_keeps_wh
     assert (given_up.outcome.stage, given_up.outcome.error) == ("flow", error)
     assert given_up.outcome.message.startswith(f"/a.mp4: the flow worker {remedy}")
     assert replace(given_up, outcome=Kept()) == known
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "traced"), [("TruncatedVideoError", "INFO", False), ("ValueError", "WARNING", True)]
+)
+def test_a_failure_is_a_line_with_the_clips_id_and_with_its_place_unless_the_file_is_to_blame(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: str, level: str, traced: bool
+) -> None:
+    caplog.set_level("INFO", "faceloom")
+    runner = Runner.__new__(Runner)  # its plan plays no part in this
+    runner._watch = Watch("curate", lease_path(tmp_path), tmp_path, lambda _: None)
+    runner.decided(LONG, Decision(LONG, Failed("census", error, "/a.mp4: broken"), traceback="Traceback …"))
+    runner.decided(LONG, Decision(LONG, Rejected("motion", 0.5, 1.0)))
+
+    line: Any
+    (line,) = caplog.records
+    assert line.levelname == level
+    assert line.getMessage() == f"a.mp4 failed in census: {error}: /a.mp4: broken"
+    assert (line.clip_id, line.clip, line.stage, line.cause) == (LONG.clip_id, "a.mp4", "census", error)
+    assert line.traceback == ("Traceback …" if traced else None)

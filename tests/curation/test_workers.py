@@ -101,8 +101,8 @@ def test_a_window_whose_sample_cannot_be_made_fails_alone(decide: Callable[..., 
     outcome = decided[number][0].outcome
     assert isinstance(outcome, Failed)
     assert (outcome.stage, outcome.error) == ("crop", "ValueError")
-    assert [(d.outcome, draft is not None) for i, (d, draft) in enumerate(decided) if i != number] == [
-        (Kept(), True)
+    assert [(d.outcome, draft is not None, d.traceback) for i, (d, draft) in enumerate(decided) if i != number] == [
+        (Kept(), True, None)
     ] * 2
 
 
@@ -120,6 +120,8 @@ def test_a_clip_without_a_window_is_one_decision(decide: Callable[..., FaceStage
     assert isinstance(decision, Decision)
     assert (decision.clip, decision.of_clip, decision.window) == (CLIP, None, 0)
     assert decision.outcome == found if isinstance(found, Rejected) else isinstance(decision.outcome, Failed)
+    assert (decision.traceback is None) == isinstance(found, Rejected)
+    assert decision.traceback is None or decision.traceback.endswith("ValueError: no moov atom\n")
     assert drafts == [None] * 4
 
 
