@@ -96,5 +96,12 @@ def _driver(driver: Sighting) -> list[str]:
     blocks = f"{state['blocks_committed']} blocks committed by this run, {state['blocks_open']} open"
     return [
         first,
-        *(f"  {line}" for line in [f"{state['decided']} of {state['clips']} clips", *describe(state), blocks]),
+        *(
+            f"  {line}"
+            for line in [
+                f"{state['decided']} of {state['clips']} clips, with those of open blocks",
+                *describe(state),
+                blocks,
+            ]
+        ),
     ]

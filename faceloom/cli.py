@@ -485,7 +485,8 @@ def status(
     console = _console()
     for line in found.lines():
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(outcome_table(found.ledger))
+    if found.blocks:
+        console.print(outcome_table(found.ledger))
     if clips:
         print_clips(read_ledger(dataset), console)
 

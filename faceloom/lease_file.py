@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
+
+from faceloom.location import is_remote
 
 RENEW_S = 5.0
 _LOCK_TRIES = 50
@@ -130,14 +132,10 @@ def token_of(data: bytes | None) -> str | None:
     return holder.token if holder is not None else None
 
 
-def _is_local(path: Path) -> bool:
-    return isinstance(path, PurePath)  # what is behind a URL is a UPath
-
-
 @contextmanager
 def exclusively(path: Path) -> Iterator[bool]:
     """Keep other drivers from the file meanwhile, where its folder can be locked; yields whether it can."""
-    if not _is_local(path):
+    if is_remote(path):
         yield False
         return
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -164,7 +162,7 @@ def read(path: Path) -> bytes | None:
     """What is in the file now, or None."""
     try:
         # Past fsspec's listings, which may be older than the file.
-        data: bytes = path.read_bytes() if _is_local(path) else path.fs.cat_file(path.path)  # type: ignore[attr-defined]
+        data: bytes = path.fs.cat_file(path.path) if is_remote(path) else path.read_bytes()  # type: ignore[attr-defined]
     except FileNotFoundError:
         return None
     return data
@@ -172,7 +170,7 @@ def read(path: Path) -> bytes | None:
 
 def create(path: Path, holder: Holder) -> None:
     """Write the file if there is none; read it to know whose it is."""
-    if not _is_local(path):
+    if is_remote(path):
         write(path, holder)
         return
     with suppress(FileExistsError), path.open("xb") as stream:
@@ -181,7 +179,7 @@ def create(path: Path, holder: Holder) -> None:
 
 def write(path: Path, holder: Holder) -> None:
     """Create or replace the file, whole."""
-    if not _is_local(path):
+    if is_remote(path):
         path.fs.pipe_file(path.path, _bytes(holder))  # type: ignore[attr-defined]
         return
     temporary = _temporary(path, holder)
@@ -195,15 +193,15 @@ def _temporary(path: Path, holder: Holder) -> Path:
 
 def remove(path: Path) -> None:
     """Remove the file."""
-    if _is_local(path):
-        path.unlink(missing_ok=True)
-    else:
+    if is_remote(path):
         path.fs.rm_file(path.path)  # type: ignore[attr-defined]
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_leftover(path: Path, holder: Holder) -> None:
     """Remove what ``holder`` left if it died in writing."""
-    if _is_local(path):
+    if not is_remote(path):
         _temporary(path, holder).unlink(missing_ok=True)
 
 

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TextIO
+
+from faceloom.location import is_remote
 
 _PACKAGES = ("faceloom", "curation", "landmarks", "shards", "training")
 _FILE_BYTES, _OLD_FILES = 256 * 2**20, 3
@@ -41,7 +43,7 @@ def set_up() -> None:
 
 def default_file(output: Path, name: str) -> Path | None:
     """Where a run's log is if nobody says otherwise: beside what its clips cost; None for a remote output."""
-    return output / "telemetry" / f"{name}.jsonl" if isinstance(output, PurePath) else None
+    return None if is_remote(output) else output / "telemetry" / f"{name}.jsonl"
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def test_a_driver_at_work_is_told_with_its_pace_its_oldest_clip_and_its_blocks(d
     assert "a driver is at work on it" in lines
     assert "at work: faceloom curate on" in lines
     assert "last seen 0 s ago" in lines
-    assert "4 of 6 clips" in lines
+    assert "4 of 6 clips, with those of open blocks" in lines
     assert "12 clips/min, 10 s left" in lines
     assert "longest: c.mp4, 1 min 15 s in face" in lines
     assert "0 blocks committed by this run, 2 open" in lines

@@ -17,6 +17,7 @@ import pytest
 from faceloom.errors import UserError
 from faceloom.lease import Lease
 from faceloom.lease_file import Holder, lease_path, read_holder
+from faceloom.location import is_remote, location
 
 SOON = {"renew_s": 0.05, "expiry_s": 0.6}
 
@@ -27,7 +28,14 @@ def elsewhere(**changes: object) -> Holder:
 
 
 def leave(path: Path, holder: Holder) -> None:
-    path.write_text(json.dumps(asdict(holder)))
+    put(path, json.dumps(asdict(holder)))
+
+
+def put(path: Path, text: str) -> None:
+    if is_remote(path):
+        path.fs.pipe_file(path.path, text.encode())
+    else:
+        path.write_text(text)
 
 
 def wait_for(happens: Callable[[], bool]) -> None:
@@ -42,13 +50,19 @@ def path(tmp_path: Path) -> Path:
     return lease_path(tmp_path)
 
 
-def test_a_held_lease_is_refused_with_host_process_and_remedy_and_then_released(path: Path) -> None:
-    with Lease(path, "curate", **SOON):
-        second = Lease(path, "curate")
+@pytest.fixture(params=["", "memory:/"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Of a dataset on a disk, and of one behind a URL."""
+    return lease_path(location(f"{request.param}{tmp_path}"))
+
+
+def test_a_held_lease_is_refused_with_host_process_and_remedy_and_then_released(anywhere: Path) -> None:
+    with Lease(anywhere, "curate", **SOON):
+        second = Lease(anywhere, "curate")
         with pytest.raises(UserError, match=rf"curate on .*process {os.getpid()}, since .*kill {os.getpid()}"):
             second.__enter__()
-    assert list(path.parent.iterdir()) == []
-    with Lease(path, "curate", **SOON):
+    assert read_holder(anywhere) is None
+    with Lease(anywhere, "curate", **SOON):
         pass
 
 
@@ -64,10 +78,10 @@ def test_a_layer_has_a_lease_of_its_own(tmp_path: Path) -> None:
         assert sorted(file.name for file in tmp_path.iterdir()) == ["driver.json", "driver.latents.json"]
 
 
-def test_what_the_run_is_at_is_in_the_file_soon(path: Path) -> None:
-    with Lease(path, "curate", **SOON) as lease:
+def test_what_the_run_is_at_is_in_the_file_soon(anywhere: Path) -> None:
+    with Lease(anywhere, "curate", **SOON) as lease:
         lease.tell({"decided": 7})
-        wait_for(lambda: (holder := read_holder(path)) is not None and holder.state == {"decided": 7})
+        wait_for(lambda: (holder := read_holder(anywhere)) is not None and holder.state == {"decided": 7})
 
 
 def test_a_driver_killed_on_this_machine_holds_nothing_any_more(path: Path) -> None:
@@ -116,25 +130,25 @@ def test_a_driver_elsewhere_that_is_heard_of_is_left_alone(path: Path) -> None:
 
 @pytest.mark.parametrize("left", [json.dumps(asdict(elsewhere())), "", "{half a fi"])
 def test_a_driver_elsewhere_that_is_not_heard_of_is_taken_over_after_the_expiry_by_our_clock(
-    path: Path, left: str, caplog: pytest.LogCaptureFixture
+    anywhere: Path, left: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path.write_text(left)
+    put(anywhere, left)
     begun = time.monotonic()
-    with Lease(path, "curate", **SOON) as lease:
+    with Lease(anywhere, "curate", **SOON) as lease:
         assert time.monotonic() - begun >= SOON["expiry_s"]
         lease.check()
     assert "waiting up to" in caplog.text
     assert "taking over" in caplog.text
 
 
-def test_a_driver_that_finds_another_in_its_place_stops_and_leaves_the_file_to_it(path: Path) -> None:
-    with Lease(path, "curate", **SOON) as lease:
+def test_a_driver_that_finds_another_in_its_place_stops_and_leaves_the_file_to_it(anywhere: Path) -> None:
+    with Lease(anywhere, "curate", **SOON) as lease:
         lease.check()
-        leave(path, elsewhere())
+        leave(anywhere, elsewhere())
         wait_for(lambda: lease._taken_over_by is not None)
         with pytest.raises(UserError, match="taken over by faceloom curate on node-7"):
             lease.check()
-    holder = read_holder(path)
+    holder = read_holder(anywhere)
     assert holder is not None
     assert holder.host == "node-7"
 
