@@ -85,23 +85,15 @@ def status_of(dataset: Path) -> Status:
 
 
 def _driver(driver: Sighting) -> list[str]:
-    holder, state = driver.holder, driver.holder.state
+    holder, state = driver.holder, dict(driver.holder.state)
     seen = f"last seen {duration(driver.seen_s)} ago"
     if driver.at_work:
         first = f"at work: {holder} ({duration(time.time() - holder.taken_at)}), {seen}"
     else:
         first = f"its driver is gone: {holder}, {seen}; the same command goes on"
+        state |= {"clips_per_s": None} if state else {}
     if not state:
         return [first]
+    decided = f"{state['decided']} of {state['clips']} clips, with those of open blocks"
     blocks = f"{state['blocks_committed']} blocks committed by this run, {state['blocks_open']} open"
-    return [
-        first,
-        *(
-            f"  {line}"
-            for line in [
-                f"{state['decided']} of {state['clips']} clips, with those of open blocks",
-                *describe(state),
-                blocks,
-            ]
-        ),
-    ]
+    return [first, *(f"  {line}" for line in [decided, *describe(state), blocks])]

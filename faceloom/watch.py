@@ -30,11 +30,14 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._lease.__enter__()
+        logger.info("%s of %s begins", self._command, self._output)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        why = "" if error is None else f" ({type(error).__name__}: {error})"
+        logger.info("%s of %s ends%s", self._command, self._output, why)
         self._lease.__exit__(kind, error, trace)
 
     @property

@@ -94,6 +94,7 @@ def test_a_killed_driver_is_gone_at_once_on_its_machine_and_was_last_seen_at(dat
     assert "unfinished" in lines[0]
     assert lines[2].startswith("its driver is gone: faceloom curate on ")
     assert lines[2].endswith("last seen 3 min 5 s ago; the same command goes on")
+    assert "left" not in "\n".join(lines), "nothing is under way any more"
     assert status.as_json()["drivers"][0]["at_work"] is False
 
 
