@@ -50,7 +50,7 @@ _KEPT_OUT = statistic("posters") + statistic("mirrors")
 
 EFFECTS: tuple[Effect, ...] = (
     Effect(
-        ("run", "flow.device", "face.device"),
+        ("run", "storage", "flow.device", "face.device"),
         "nothing",
         "is about where and how widely a run is spread; decides no clip",
     ),
