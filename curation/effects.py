@@ -52,7 +52,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(
         ("run", "storage", "flow.device", "face.device"),
         "nothing",
-        "is about where and how widely a run is spread; decides no clip",
+        "is about where and how a run is carried out; decides no clip",
     ),
     Effect(
         (
