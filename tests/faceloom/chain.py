@@ -45,6 +45,7 @@ class Worker:
         if (notes / f"{stage} cannot start").exists():
             raise RuntimeError(f"no {stage} model")
         self._stage, self._notes = stage, notes
+        (notes / f"{stage} started").touch()
 
     def divide(self, item: Item, most: int) -> list[Any]:
         """A result and a payload of each part; as many payloads as there may be parts."""
@@ -148,7 +149,7 @@ def run(
     chain: Chain,
     *blocks: list[Item],
     stages: tuple[str, ...] = ("work",),
-    workers: int = 1,
+    workers: int | Mapping[str, int] = 1,
     held_mib: int = 100,
     most: int | None = None,
     report: Callable[[Progress], None] = lambda _: None,
@@ -158,7 +159,7 @@ def run(
     wait_s: float = 120.0,
     **options: Any,
 ) -> Progress:
-    """Have the chain done by ``workers`` in each stage; ``needs`` by stage, half a CPU else; ``options`` of every stage."""
+    """Have the chain done by ``workers`` in each stage, or by stage; ``needs`` by stage, half a CPU else; ``options`` of every stage."""
 
     def stage(name: str) -> Stage[Item, Result]:
         def create() -> Any:
@@ -166,18 +167,19 @@ def run(
 
         asked = {"CPU": 0.5, "GPU": 0.0, **(needs or {}).get(name, {})}
         own: dict[str, Any] = {"needs": asked, **options}
+        count = workers if isinstance(workers, int) else workers[name]
 
         if most is not None and name == stages[0]:
             refs = 1 + most
             return Stage(
                 name,
-                workers,
+                count,
                 create,
                 lambda a, item, *_: a.divide.options(num_returns=refs).remote(item, most),
                 most,
                 **own,
             )
-        return Stage(name, workers, create, lambda actor, *call: actor.do.options(num_returns=2).remote(*call), **own)
+        return Stage(name, count, create, lambda actor, *call: actor.do.options(num_returns=2).remote(*call), **own)
 
     progress = Progress(clips=sum(map(len, blocks)))
     Engine(
