@@ -346,7 +346,7 @@ class Engine(Generic[ItemT, ResultT]):
         self._progress.losses[f"{name}: {error}"] += 1
         logger.warning(
             *("the %s worker of %s is lost (%s): %s", name, self._procedure.name(job.case.item), error, told),
-            extra=self._extra(job, name, error),
+            extra=self._extra(job, name, error) | {"node": worker.node},
         )
         if error == "NodeLost" and job.nodes < _NODES:
             job.nodes += 1  # beyond that it may be the item that brings nodes down

@@ -113,7 +113,7 @@ class Progress:
 def describe(state: Mapping[str, Any]) -> list[str]:
     """A :meth:`Progress.state` in a few lines: pace, outcomes, work, and what is amiss, if anything is."""
     lines = [_pace(state), _outcomes(state["outcomes"]), _work(state), _trouble(state)]
-    lines += [f"no {pool} worker: {lacking}" for pool, lacking in state["waiting"].items()]
+    lines += [f"no {pool} worker yet: {lacking}" for pool, lacking in state["waiting"].items()]
     return [line for line in lines if line]
 
 
@@ -190,6 +190,8 @@ def _outcomes(outcomes: Mapping[str, int]) -> str:
 
 
 def _work(state: Mapping[str, Any]) -> str:
+    if state["workers"] and not any(state["workers"].values()):
+        return "no worker is ready yet"
     parts = [f"{count} in {pool} work" for pool, count in state["in_work"].items() if count]
     oldest = state["oldest"]
     if oldest is not None:

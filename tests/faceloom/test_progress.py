@@ -48,6 +48,11 @@ def test_before_anything_came_there_is_no_pace() -> None:
     assert describe(Progress(clips=5).state()) == []
 
 
+def test_before_a_worker_has_loaded_its_models_that_is_said() -> None:
+    assert describe(Progress(clips=5, workers={"face": 0, "flow": 0}).state()) == ["no worker is ready yet"]
+    assert describe(Progress(clips=5, workers={"face": 1, "flow": 0}).state()) == []
+
+
 def test_a_pace_keeps_few_points_however_often_it_is_told() -> None:
     pace = Pace()
     for tick in range(100_000):
@@ -78,7 +83,7 @@ def test_all_that_matters_is_told_in_a_few_lines() -> None:
         "90 kept, 191 rejected, 20 failed; most often: motion 150, yaw 40, EmptyFileError 20",
         "8 in face work, longest: hdtf:a.mp4, 1 min 15 s in face",
         "3 workers lost (face: WorkerDied 2, flow: DeadlineExceeded 1), 2 clips tried again, 4 workers recycled",
-        "no flow worker: it needs 1 GPU, and the cluster has 0",
+        "no flow worker yet: it needs 1 GPU, and the cluster has 0",
     ]
 
 
