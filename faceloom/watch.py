@@ -4,9 +4,12 @@ To the lease's file, for ``faceloom status``; to Prometheus; to the log; to whoe
 """
 
 import logging
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 from faceloom.lease import Lease
 from faceloom.metrics import RunMetrics
@@ -18,7 +21,8 @@ logger = logging.getLogger(__name__)
 class Watch:
     """The watch over one run of ``command``, in its ``with`` block; entering and leaving are those of its :class:`Lease`.
 
-    ``lease`` is the lease's file, ``output`` what metrics name the run by, and ``show`` is called with the progress.
+    SIGTERM ends the run as Ctrl-C does, and the process with exit code 143. ``lease`` is the lease's file, ``output`` what
+    metrics name the run by, and ``show`` is called with the progress.
     """
 
     def __init__(self, command: str, lease: Path, output: Path, show: Callable[[Progress], None]) -> None:
@@ -27,9 +31,13 @@ class Watch:
         self._lease = Lease(lease, command)
         self._show = show
         self._metrics: RunMetrics | None = None
+        self._terminated = False
+        self._before: Any = None
 
     def __enter__(self) -> "Watch":
         self._lease.__enter__()
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._terminate)
         logger.info("%s of %s begins", self._command, self._output)
         return self
 
@@ -39,6 +47,10 @@ class Watch:
         why = "" if error is None else f" ({type(error).__name__}: {error})"
         logger.info("%s of %s ends%s", self._command, self._output, why)
         self._lease.__exit__(kind, error, trace)
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+        if self._terminated:
+            raise SystemExit(128 + signal.SIGTERM) from None
 
     @property
     def metrics(self) -> RunMetrics:
@@ -77,3 +89,8 @@ class Watch:
                 "traceback": trace if grave else None,
             },
         )
+
+    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+        # Ray's own handler has the process aborted, and of a SystemExit Ray loses the code.
+        self._terminated = True
+        raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """What a driver does beside its work."""
 
 import json
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -47,3 +48,12 @@ def test_a_run_that_another_keeps_from_its_output_begins_nothing(tmp_path: Path)
     with log_file(log), pytest.raises(UserError), Watch("curate", lease, tmp_path, lambda _: None):
         pass
     assert log.read_text() == ""
+
+
+def test_a_signal_to_end_leaves_no_lease_behind(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, Watch("curate", lease_path(tmp_path), tmp_path, lambda _: None):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert ended.value.code == 143
+    assert list(tmp_path.iterdir()) == []
