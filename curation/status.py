@@ -10,7 +10,7 @@ import pyarrow as pa
 from curation.display import outcome_counts
 from curation.ledger import committed, manifest_rows, read_ledger
 from faceloom.lease_file import Sighting, lease_path, sighting
-from faceloom.progress import describe, duration
+from faceloom.progress import describe, duration, read_state
 from shards.dataset import DatasetRecord
 from shards.layers import layer_names
 
@@ -85,15 +85,17 @@ def status_of(dataset: Path) -> Status:
 
 
 def _driver(driver: Sighting) -> list[str]:
-    holder, state = driver.holder, dict(driver.holder.state)
+    holder = driver.holder
     seen = f"last seen {duration(driver.seen_s)} ago"
     if driver.at_work:
         first = f"at work: {holder} ({duration(time.time() - holder.taken_at)}), {seen}"
     else:
         first = f"its driver is gone: {holder}, {seen}; the same command goes on"
-        state |= {"clips_per_s": None} if state else {}
-    if not state:
+    state = read_state(holder.state)
+    if state is None:  # it has only just begun, or is of another version
         return [first]
+    if not driver.at_work:
+        state["clips_per_s"] = None
     decided = f"{state['decided']} of {state['clips']} clips, with those of open blocks"
     blocks = f"{state['blocks_committed']} blocks committed by this run, {state['blocks_open']} open"
     return [first, *(f"  {line}" for line in [decided, *describe(state), blocks])]

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from faceloom.location import is_remote
 
 RENEW_S = 5.0
@@ -121,8 +123,8 @@ def _process_started(pid: int) -> int | None:
 def parse(data: bytes | None) -> Holder | None:
     """Who holds a lease with these bytes; None for none, and for what is half written or of another version."""
     try:
-        return Holder(**json.loads(data)) if data else None
-    except (ValueError, TypeError):
+        return TypeAdapter(Holder).validate_json(data) if data else None
+    except ValidationError:
         return None
 
 

@@ -4,14 +4,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
+from typing_extensions import TypedDict  # pydantic takes typing's only from Python 3.12 on
 
 _PLAIN_EVERY_S = 10.0
 _RECENT_S = 300.0
@@ -88,9 +89,9 @@ class Progress:
     """By this run."""
     pace: Pace = field(default_factory=Pace)
 
-    def state(self) -> dict[str, Any]:
-        """The same as JSON holds it, with rates in clips a second and the seconds that are left at the recent one."""
-        recent, overall = self.pace.recent, self.pace.overall
+    def state(self) -> "State":
+        """The same as JSON holds it."""
+        recent, overall, oldest = self.pace.recent, self.pace.overall, self.oldest
         return {
             "clips": self.clips,
             "decided": self.decided,
@@ -100,7 +101,14 @@ class Progress:
             "outcomes": {label: count for label, count in self.outcomes.most_common() if count},
             "in_work": self.in_work,
             "workers": self.workers,
-            "oldest": asdict(self.oldest) if self.oldest else None,
+            "oldest": {
+                "name": oldest.name,
+                "clip_id": oldest.clip_id,
+                "stage": oldest.stage,
+                "seconds": oldest.seconds,
+            }
+            if oldest
+            else None,
             "losses": dict(self.losses),
             "retries": dict(self.retries),
             "recycled": self.recycled,
@@ -110,7 +118,44 @@ class Progress:
         }
 
 
-def describe(state: Mapping[str, Any]) -> list[str]:
+class OldestState(TypedDict):
+    """An :class:`Oldest`."""
+
+    name: str
+    clip_id: str
+    stage: str
+    seconds: float
+
+
+class State(TypedDict):
+    """A :class:`Progress` as JSON holds it, with rates in clips a second, and the seconds that are left at the recent one."""
+
+    clips: int
+    decided: int
+    clips_per_s: float | None
+    clips_per_s_overall: float | None
+    left_s: float | None
+    outcomes: dict[str, int]
+    in_work: dict[str, int]
+    workers: dict[str, int]
+    oldest: OldestState | None
+    losses: dict[str, int]
+    retries: dict[str, int]
+    recycled: dict[str, int]
+    waiting: dict[str, str]
+    blocks_open: int
+    blocks_committed: int
+
+
+def read_state(value: object) -> State | None:
+    """What JSON gave, if it is a state that this version knows."""
+    try:
+        return TypeAdapter(State).validate_python(value)
+    except ValidationError:
+        return None
+
+
+def describe(state: State) -> list[str]:
     """A :meth:`Progress.state` in a few lines: pace, outcomes, work, and what is amiss, if anything is."""
     lines = [_pace(state), _outcomes(state["outcomes"]), _work(state), _trouble(state)]
     lines += [f"no {pool} worker yet: {lacking}" for pool, lacking in state["waiting"].items()]
@@ -160,7 +205,7 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _pace(state: Mapping[str, Any]) -> str:
+def _pace(state: State) -> str:
     recent, overall, left = state["clips_per_s"], state["clips_per_s_overall"], state["left_s"]
     if recent is None or overall is None:
         return ""
@@ -189,7 +234,7 @@ def _outcomes(outcomes: Mapping[str, int]) -> str:
     return text
 
 
-def _work(state: Mapping[str, Any]) -> str:
+def _work(state: State) -> str:
     if state["workers"] and not any(state["workers"].values()):
         return "no worker is ready yet"
     parts = [f"{count} in {pool} work" for pool, count in state["in_work"].items() if count]
@@ -199,7 +244,7 @@ def _work(state: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _trouble(state: Mapping[str, Any]) -> str:
+def _trouble(state: State) -> str:
     parts = []
     if state["losses"]:
         causes = ", ".join(f"{label} {count}" for label, count in state["losses"].items())

@@ -120,6 +120,20 @@ def test_a_driver_on_a_machine_whose_clock_is_an_hour_off_is_at_work_when_it_is_
         renewal.join()
 
 
+@pytest.mark.parametrize("state", [{"decided": 4}, at() | {"oldest": "c.mp4"}, {}])
+def test_of_a_driver_of_another_version_it_tells_only_that_it_is_there(dataset: Path, state: dict[str, Any]) -> None:
+    leave(dataset, replace(Holder.this_process("curate"), state=state))
+    lines = status_of(dataset).lines()
+    assert lines[2].startswith("at work: faceloom curate on ")
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("text", ['{"pid": "../../etc"}', "[]", "null", "\0", json.dumps({"pid": 10**40})])
+def test_a_lease_that_is_none_is_passed_over(dataset: Path, text: str) -> None:
+    lease_path(dataset).write_text(text)
+    assert status_of(dataset).drivers == ()
+
+
 def test_the_command_shows_it_and_the_outcomes(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave(dataset, replace(Holder.this_process("curate"), started=1, host="[bold]node", state=at()))
     with pytest.raises(SystemExit):

@@ -159,7 +159,10 @@ def run(
     wait_s: float = 120.0,
     **options: Any,
 ) -> Progress:
-    """Have the chain done by ``workers`` in each stage, or by stage; ``needs`` by stage, half a CPU else; ``options`` of every stage."""
+    """Have the chain done by ``workers`` in each stage, or by stage.
+
+    ``needs`` by stage, half a CPU else; ``options`` of every stage.
+    """
 
     def stage(name: str) -> Stage[Item, Result]:
         def create() -> Any:
