@@ -70,7 +70,7 @@ def draft_of(
     sound = None
     if probed.has_audio:
         try:
-            sound = read_sound(clip.path, float(sampling.times_s[best.start]), n_valid / sampling.fps)
+            sound = read_sound(probed.path, float(sampling.times_s[best.start]), n_valid / sampling.fps)
             audio = "none" if sound is None else "kept"
         except (av.FFmpegError, ValueError):  # ValueError: the resampler, when rate or layout changes mid-stream
             audio = "unreadable"

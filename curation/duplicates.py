@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from faceloom.location import is_remote, location
+
 _HEAD_BYTES = 1 << 16
 
 
@@ -22,9 +24,15 @@ class Candidate:
 
 
 def file_size(path: str) -> int:
-    """Bytes of a regular file; 0 for what has none, is no file, or cannot be asked: no content that could be shared."""
+    """Bytes of a regular file; 0 for what has none, is no file, or cannot be asked: no content that could be shared.
+
+    Remote files are not asked: to tell whether they are equal, all those of one size would have to be fetched.
+    """
+    where = location(path)
+    if is_remote(where):
+        return 0
     try:
-        status = Path(path).stat()
+        status = where.stat()
     except OSError:
         return 0
     return status.st_size if S_ISREG(status.st_mode) else 0

@@ -90,10 +90,12 @@ def examine(
     clock: StageClock,
     all_statistics: bool = False,
     probed: Probe | None = None,
+    path: str | None = None,
 ) -> None:
     """Decide ``clip``: sets ``findings.rejected`` to the first rule it breaks, else ``findings.passed``.
 
-    ``probed`` is what :func:`curation.video.probe` says of its file, if that was asked already.
+    ``probed`` is what :func:`curation.video.probe` says of its file, if that was asked already, and ``path`` where a copy of
+    the file lies, if it is not the clip's own that is read.
     Raises :class:`curation.video.VideoError` and whatever a decoder or model raises; ``clock.current`` names the stage.
     """
     statistics = findings.statistics
@@ -103,7 +105,7 @@ def examine(
         return findings.rejected is not None and not all_statistics
 
     with clock.stage("probe"):
-        probed = probed or probe(clip.path)
+        probed = probed or probe(path or clip.path)
         sampling = sample(probed, clip, config.video)
         statistics |= probe_statistics(probed, clip, sampling)
     if ends_here():

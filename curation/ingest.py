@@ -22,6 +22,7 @@ from curation.adapters.table import Dataset
 from curation.duplicates import Candidate, duplicates, file_size
 from curation.sources import SCHEMA, Clip, record_batches, write_batches
 from faceloom.errors import UserError
+from faceloom.location import is_remote
 from shards.storage import write_atomic
 
 _NAMED = 3
@@ -69,7 +70,7 @@ def ingest(
     tally = _Tally()
     entries = dataset.entries(root)
     for path, option in ((out, "--out"), (exclusions, "--exclusions")):
-        if path is not None and not path.absolute().parent.is_dir():
+        if path is not None and not is_remote(path) and not path.absolute().parent.is_dir():
             raise UserError(
                 f"cannot write {path}: its folder does not exist; name a file in an existing one with {option}"
             )

@@ -69,6 +69,8 @@ class Decision:
     window: int = 0
     worn: bool = False
     """Whether the worker has grown beyond its ``recycle_mib``; for the engine, and in no file."""
+    retries: int = 0
+    """How often fetching its source was tried again; for metrics, and in no file."""
     traceback: str | None = None
     """Where it failed; for the log, and in no file of the dataset."""
 

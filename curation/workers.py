@@ -5,6 +5,7 @@ a crash. An actor hands its samples on as encoded bytes of a few MB, never as fr
 """
 
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import ray
 from curation.config import CurationConfig
 from curation.drafts import Draft
 from curation.face_stage import FaceTools, Findings, Passed, examine, make_draft
+from curation.fetch import LocalSource
 from curation.flow_stage import FlowTools, finish
 from curation.ledger import Decision
 from curation.outcome import Failed, Kept, Outcome
@@ -31,8 +33,8 @@ from faceloom.node_models import bring_to_node
 class FaceStage:
     """Probe to sample video (CPU)."""
 
-    _opened: tuple[Clip, Probe, StageClock] | None = None
-    """The clip whose size was asked for, so that its container is not read twice."""
+    _opened: tuple[LocalSource, Probe | None, StageClock] | None = None
+    """The clip whose size was asked for, so that its file is not fetched and its container not read twice."""
 
     def __init__(self, config: CurationConfig, all_statistics: bool = False) -> None:
         # Workers are parallel already; threads of their own would only get in each other's way.
@@ -49,36 +51,51 @@ class FaceStage:
     def allowance_s(self, clip: Clip) -> float:
         """Seconds that :meth:`decide` may take for the size of ``clip``, which is known only to who has opened it."""
         clock = StageClock()
-        self._opened = None
+        if self._opened is not None:
+            self._opened[0].close()
+        source = LocalSource(clip, self._config.storage)
+        self._opened = source, None, clock
         try:
+            path = source.path(clock)
             with clock.stage("probe"):
-                probed = probe(clip.path)
+                probed = probe(path)
             pixels = pixels_in_span(probed, clip)
         except Exception:
-            return 0.0  # decide() meets it again, and says what it is
-        self._opened = clip, probed, clock
-        return pixels / 1e9 * self._config.run.face.deadline_s_per_gigapixel
+            return clock.wall_s.get("fetch", 0.0)  # decide() meets it again, and says what it is
+        self._opened = source, probed, clock
+        return clock.wall_s.get("fetch", 0.0) + pixels / 1e9 * self._config.run.face.deadline_s_per_gigapixel
 
     def decide(self, clip: Clip) -> list[tuple[Decision, Draft | None]]:
         """The decision; for a clip that passed every rule so far, one for each window to keep, with its draft."""
-        clock, findings, probed = StageClock(), Findings({}), None
-        if self._opened is not None and self._opened[0] == clip:
-            _, probed, clock = self._opened
-        self._opened = None
+        source, probed, clock = LocalSource(clip, self._config.storage), None, StageClock()
+        if self._opened is not None and self._opened[0].clip == clip:
+            source, probed, clock = self._opened
+            self._opened = None
         try:
-            examine(clip, self._tools, self._config, findings, clock, self._all_statistics, probed)
+            (first, draft), *others = self._decide(source, probed, clock)
+            return [(replace(first, retries=source.retries), draft), *others]
+        finally:
+            source.close()
+
+    def _decide(
+        self, source: LocalSource, probed: Probe | None, clock: StageClock
+    ) -> list[tuple[Decision, Draft | None]]:
+        clip, findings = source.clip, Findings({})
+        try:
+            path = source.path(clock)
+            examine(clip, self._tools, self._config, findings, clock, self._all_statistics, probed, path)
         except Exception as error:
             if machine_is_at_fault(error):
                 raise  # the engine tries the clip in another worker
             # What is measured after a rule has failed, for --all-statistics, decides nothing.
-            outcome = findings.rejected or _failure(clip, clock, error)
+            outcome = findings.rejected or _failure(clip, clock, error, source.told)
             return [(_decision(clip, outcome, findings, clock), None)]
         if findings.passed is None:
             assert findings.rejected is not None
             return [(_decision(clip, findings.rejected, findings, clock), None)]
         passed = findings.passed
         return [
-            self._draft(clip, number, passed, findings, StageClock() if number else clock)
+            self._draft(source, number, passed, findings, StageClock() if number else clock)
             for number in range(len(passed.windows))
         ]
 
@@ -94,9 +111,10 @@ class FaceStage:
         ]
 
     def _draft(
-        self, manifest_clip: Clip, number: int, passed: Passed, findings: Findings, clock: StageClock
+        self, source: LocalSource, number: int, passed: Passed, findings: Findings, clock: StageClock
     ) -> tuple[Decision, Draft | None]:
         """One window's decision and draft; that it fails is nothing to the others."""
+        manifest_clip = source.clip
         clip, window = passed.clip_of(manifest_clip, number), passed.windows[number]
         draft = None
         outcome: Outcome = Kept()
@@ -105,7 +123,7 @@ class FaceStage:
         except Exception as error:
             if machine_is_at_fault(error):
                 raise
-            outcome = _failure(clip, clock, error)
+            outcome = _failure(clip, clock, error, source.told)
         findings.decoder = passed.reader.decoder
         decision = _decision(clip, outcome, findings, clock)
         if number:
@@ -156,9 +174,10 @@ def _decision(clip: Clip, outcome: Outcome, findings: Findings, clock: StageCloc
     )
 
 
-def _failure(clip: Clip, clock: StageClock, error: Exception) -> Failed:
-    clock.traceback = traceback.format_exc()  # for the driver's log
-    message = str(error).strip() or repr(error)
+def _failure(clip: Clip, clock: StageClock, error: Exception, told: Callable[[str], str] = str) -> Failed:
+    """``told`` says of a text what may be kept of it."""
+    clock.traceback = told(traceback.format_exc())  # for the driver's log
+    message = told(str(error).strip() or repr(error))
     if clip.path not in message:
         message = f"{clip.path}: {message}"
     return Failed(clock.current, type(error).__name__, message)

@@ -19,7 +19,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import faceloom
-from curation.adapters.table import DATASETS, DEMO, Dataset
+from curation.adapters.table import DATASETS, DEMO, FOLDER, Dataset
 from faceloom import config, logs, models
 from faceloom.errors import CheckFailed, UserError
 from faceloom.location import local_path, location
@@ -218,8 +218,10 @@ def models_verify(names: ModelNames = None, as_json: AsJson = False) -> None:
 
 
 def _ingest_command(dataset: Dataset) -> Callable[..., None]:
+    root_path = location if dataset is FOLDER else local_path
+
     def command(
-        root: Annotated[Path, typer.Option(help=f"The folder: {dataset.layout}.")],
+        root: Annotated[Path, typer.Option(metavar="DIR", parser=root_path, help=f"The folder: {dataset.layout}.")],
         out: Annotated[
             Path, typer.Option("--out", metavar="MANIFEST", parser=location, help="Parquet file to write, or its URL.")
         ],

@@ -75,6 +75,15 @@ class Attempts:
                 time.sleep(wait_s)
         raise AssertionError
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Transfers in the block are tried so."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
     @property
     def scratch(self) -> Scratch:
         """Made when it is first asked for, and removed with :meth:`close`."""
@@ -103,11 +112,10 @@ def current() -> Attempts:
 def attempts(config: StorageConfig) -> Iterator[Attempts]:
     """Transfers in the block are tried as ``config`` says, and what they leave in scratch is gone after it."""
     made = Attempts(config)
-    token = _current.set(made)
     try:
-        yield made
+        with made.in_use():
+            yield made
     finally:
-        _current.reset(token)
         made.close()
 
 

@@ -7,10 +7,11 @@ its own name, in the ledger, where it can be counted.
 from collections.abc import Iterator
 from pathlib import Path
 
-from curation.adapters.entries import Entry
+from curation.adapters.entries import Entry, Notice
 from curation.adapters.table import FOLDER
 from curation.adapters.tree import read_tree
 from curation.sources import Clip
+from faceloom.location import is_remote
 
 
 def entries(root: Path) -> Iterator[Entry]:
@@ -19,6 +20,11 @@ def entries(root: Path) -> Iterator[Entry]:
     Raises :class:`UserError` when ``root`` is no folder.
     """
     tree = read_tree(root)
+    name = tree.root.name or str(tree.root).rstrip("/").rpartition("/")[2]  # a bucket is called by no name of its own
     yield from tree.passed_over
+    if is_remote(tree.root):
+        yield Notice(
+            f"files below {tree.root} were not compared: copies of one video are listed as videos of their own"
+        )
     for key in tree.videos:
-        yield Clip(tree.root.name, key, str(tree.path(key)), licence=FOLDER.licence)
+        yield Clip(name, key, str(tree.path(key)), licence=FOLDER.licence)

@@ -6,9 +6,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from curation.adapters.entries import Ignored, LeftOut
 from faceloom.errors import UserError
+from faceloom.location import is_remote
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -40,7 +42,7 @@ class Tree:
 
 def folder_of(root: Path) -> Path:
     """``root`` as an absolute path. Raises :class:`UserError` when it is no folder."""
-    root = Path(os.path.normpath(root.absolute()))
+    root = root if is_remote(root) else Path(os.path.normpath(root.absolute()))
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"{root} {state}; give --root the folder that holds the videos")
@@ -56,13 +58,14 @@ def read_tree(
 
     ``annotation`` tells by its name whether a file that is no video is wanted; ``skip`` tells which folders not to enter.
     Links are followed; a folder that several paths lead to is listed once, and under its own path if that lies below
-    ``root``. Of files whose keys are equal, the first is listed. Raises :class:`UserError` when ``root`` is no folder.
+    ``root``. Of files whose keys are equal, the first is listed. A URL is listed as a whole. Raises
+    :class:`UserError` when ``root`` is no folder.
     """
     root = folder_of(root)
     found: list[str] = []
     ignored: Counter[str] = Counter()
     left_out: list[LeftOut] = []
-    for path in _files(root, skip, left_out):
+    for path in _remote_files(root, skip) if is_remote(root) else _files(root, skip, left_out):
         name = path.rpartition("/")[2]
         if _is_video(name) or annotation(name):
             found.append(path)
@@ -119,6 +122,16 @@ def _files(root: Path, skip: Callable[[str], bool], left_out: list[LeftOut]) -> 
                     (links if entry.is_symlink() else folders).append(path)
         except OSError as error:
             left_out.append(cannot_be_listed(root / folder, root, error))
+
+
+def _remote_files(root: Path, skip: Callable[[str], bool]) -> Iterator[str]:
+    """Relative paths below a URL, by one listing."""
+    remote: Any = root
+    above = remote.path.rstrip("/") + "/"
+    for key in remote.fs.find(remote.path):
+        path = key.removeprefix(above)
+        if not any(skip(folder) for folder in path.split("/")[:-1]):
+            yield path
 
 
 def _is_video(path: str) -> bool:
