@@ -8,6 +8,7 @@ import faceloom
 from faceloom import cli, models
 from faceloom.errors import CheckFailed, UserError
 from tests.faceloom.conftest import CONTENT
+from tests.s3 import BUCKET, SECRET_KEY, needs_key
 
 
 @pytest.fixture
@@ -129,3 +130,44 @@ def test_list_tells_what_the_user_has_to_supply_and_where_to_put_it(run, registr
     _, out, _ = run("models", "list")
     assert "supply it yourself" in out
     assert "no pinned sha256" in out
+
+
+def test_a_manifest_is_made_of_what_lies_behind_a_url_and_written_there(run, s3):
+    s3.client().put_object(Bucket=BUCKET, Key="talks/a.mp4", Body=b"video")
+    code, out, _ = run("ingest", "folder", "--root", "s3://footage/talks", "--out", "s3://footage/m.parquet")
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "s3://footage/m.parquet: 1 clips, 0 of them with the bytes of an earlier one",
+    )
+    assert "m.parquet" in s3.objects()
+
+
+def test_a_storage_that_refuses_is_an_error_with_its_remedy_and_no_traceback(run, s3, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAWRONGWRONGWRONG0")
+    with s3.fault(".", needs_key):
+        for arguments in (
+            ("status", "s3://footage/set"),
+            ("verify", "s3://footage/set"),
+            ("curate", "--manifest", "s3://footage/m.parquet", "--out", "s3://footage/set", "--plan"),
+            ("ingest", "folder", "--root", "s3://footage/talks", "--out", "s3://footage/m.parquet"),
+        ):
+            code, out, err = run(*arguments)
+            assert code in (1, 2), arguments
+            assert "AWS_ACCESS_KEY_ID" in out + err, arguments
+            assert not any(secret in out + err for secret in ("AKIAWRONG", SECRET_KEY, "Traceback")), arguments
+
+
+def test_a_url_with_a_password_is_refused_where_it_is_given(run):
+    code, _, err = run("status", "s3://AKIAXYZ:hunter2@bucket/set")
+    assert code == 2
+    assert "in the environment" in err
+    assert "hunter2" not in err
+
+
+def test_a_url_where_only_a_folder_will_do_is_refused(run):
+    for arguments in (
+        ("shards", "repack", "dataset", "--out", "s3://b/new"),
+        ("inspect", "dataset", "--out", "s3://b/x"),
+    ):
+        code, _, err = run(*arguments)
+        assert (code, "this machine" in err) == (2, True)

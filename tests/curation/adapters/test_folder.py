@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from curation.adapters.table import FOLDER
 from curation.adapters.tree import VIDEO_SUFFIXES
 from faceloom.errors import UserError
+from faceloom.location import location
 from tests.curation.adapters.trees import Listed, listed
+from tests.s3 import BUCKET, Endpoint
 
 
 @pytest.fixture
@@ -172,3 +174,21 @@ def test_every_video_is_one_clip_or_left_out_and_every_other_file_is_counted(tmp
     assert of_clips | {shown[name] for name in listing.left_out} == {str(path) for path in videos}
     assert len(of_clips) + len(listing.left_out) == len(videos)
     assert sum(listing.ignored.values()) == others
+
+
+def test_what_lies_behind_a_url_is_listed_as_a_folder_is(s3: Endpoint):
+    for key in ("talks/a.mp4", "talks/b/two words é #1.webm", "talks/notes.txt", "other/c.mp4"):
+        s3.client().put_object(Bucket=BUCKET, Key=key, Body=b"same")
+    listing = list_folder(location("s3://footage/talks"))
+    assert [(clip.dataset, clip.source_key, clip.path) for clip in listing.clips] == [
+        ("talks", "a.mp4", "s3://footage/talks/a.mp4"),
+        ("talks", "b/two words é #1.webm", "s3://footage/talks/b/two words é #1.webm"),
+    ]
+    assert listing.ignored == {".txt": 1}
+    assert any("not compared" in notice for notice in listing.notices)
+    assert {clip.dataset for clip in list_folder(location("s3://footage")).clips} == {"footage"}
+
+
+def test_a_url_below_which_there_is_nothing_is_refused(s3: Endpoint):
+    with pytest.raises(UserError, match="s3://footage/absent does not exist"):
+        list_folder(location("s3://footage/absent"))
