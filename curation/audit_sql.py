@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from curation.views import views
 from faceloom.errors import UserError
+from shards.closed_sql import closed_database
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,7 @@ def ask(dataset: Path, query: str, manifest: Path | None = None) -> Answer:
     :class:`UserError` if the query is not one SELECT or fails, or if ``manifest`` is not the one of the dataset.
     """
     tables = views(dataset, manifest)
-    with duckdb.connect() as connection:
-        for name, table in tables.items():
-            connection.register(name, table)
-        for setting in (
-            "enable_external_access=false",
-            "python_enable_replacements=false",
-            "enable_progress_bar=false",
-            "lock_configuration=true",
-        ):
-            connection.execute(f"SET {setting}")
+    with closed_database(tables) as connection:
         try:
             statements = connection.extract_statements(query)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:

@@ -197,7 +197,7 @@ def load_siglip(model: str) -> Any:
 
     try:
         tower, report = SiglipVisionModel.from_pretrained(
-            model, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            model, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except OSError as error:
         reason = "neither a folder that holds a model nor the id of one in the local Hugging Face cache"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from faceloom.errors import UserError
 from shards.dataset import LEDGER_FOLDER, DatasetRecord, index_path, tar_path
 from shards.index import DamageError, read_field, read_index
-from shards.schema import decode_field
+from shards.schema import CLIP_ID, decode_field
 from shards.storage import parquet_sources
 
 _LEDGER_COLUMNS = ["clip_id", "source_key", "outcome", "rule", "value", "threshold", "stage", "error", "message"]
@@ -22,7 +22,11 @@ def kept_samples(dataset: Path, clip: str | None) -> Iterator[dict[str, Any]]:
         for part, clip_id in _kept(dataset, clip):
             tar, index = tar_path(dataset, part), read_index(index_path(dataset, part))
             entries = [entry for entry in index.entries if entry.key == clip_id]
-            yield {entry.field: decode_field(entry.field, read_field(tar, entry)) for entry in entries}
+            sample = {entry.field: decode_field(entry.field, read_field(tar, entry)) for entry in entries}
+            # Files are named for the id: it must be one, and the sample's own.
+            if not CLIP_ID.fullmatch(clip_id) or sample.get("meta.json", {}).get("clip_id") != clip_id:
+                raise DamageError(f"{tar}: what the ledger calls clip {clip_id!a} is no sample of that id")
+            yield sample
     except (DamageError, ValueError) as error:
         raise UserError(f"{error}; see what else is damaged with: faceloom verify {dataset}") from None
 

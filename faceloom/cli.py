@@ -24,6 +24,7 @@ from faceloom import config, logs, models
 from faceloom.errors import CheckFailed, UserError
 from faceloom.location import local_path, location
 from faceloom.storage_errors import is_of_storage, reason, remedy
+from faceloom.terminal import PlainConsole
 from faceloom.transfers import attempts
 
 app = typer.Typer(
@@ -136,14 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(label: str, message: str) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(f"{label}: ", style="bold red", end="")
     console.print(message)
 
 
 def _console() -> Console:
     """Standard output, with brackets and colons in file names left as they are."""
-    return Console(markup=False, emoji=False)
+    return PlainConsole(markup=False, emoji=False)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
 
 from faceloom.errors import UserError
 from shards.record import Record, SealedRecord
@@ -34,16 +36,20 @@ def ledger_path(root: Path, part: int) -> Path:
     return root / LEDGER_FOLDER / f"{part_name(part)}.parquet"
 
 
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""In hex. Caches name files for it, so it must be no other text."""
+
+
 class LayerFile(Record):
-    """One tar with its index, as ``dataset.json`` lists it. ``file`` is relative to the dataset folder."""
+    """One tar with its index, as ``dataset.json`` lists it. ``file`` is relative to the dataset folder, and inside it."""
 
     part: int
     layer: str
-    file: str
+    file: Annotated[str, StringConstraints(pattern=r"^[\w-]+/[\w-][\w.-]*\.tar$")]
     samples: int
     bytes: int
-    sha256: str
-    index_sha256: str
+    sha256: Sha256
+    index_sha256: Sha256
 
 
 class ManifestSummary(Record):

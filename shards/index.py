@@ -146,8 +146,10 @@ def read_field(tar: Path, entry: Entry) -> bytes:
     """
     try:
         with tar.open("rb") as stream:
-            stream.seek(entry.offset)
-            data = stream.read(entry.nbytes)
+            # An index may state any number, and a read sets aside the memory it is asked for.
+            size = stream.seek(0, 2)
+            start = stream.seek(max(0, min(entry.offset, size)))
+            data = stream.read(max(0, min(entry.nbytes, size - start)))
     except FileNotFoundError:
         raise DamageError(f"{tar}: missing; {entry.member} cannot be read") from None
     if len(data) != entry.nbytes:

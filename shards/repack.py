@@ -248,9 +248,10 @@ def _select(base: _Layer, where: str | None) -> npt.NDArray[np.int64]:
     if where is not None:
         import duckdb  # only needed here, and slow to import
 
+        from shards.closed_sql import closed_database
+
         try:
-            with duckdb.connect() as connection:
-                connection.register("ledger", base.rows)
+            with closed_database({"ledger": base.rows}) as connection:
                 clips = connection.sql(f"SELECT clip_id FROM ledger WHERE (\n{where}\n)").fetchnumpy()["clip_id"]  # noqa: S608
         except (duckdb.Error, KeyError) as error:
             raise UserError(f"--where {where}: {error}") from None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 from curation.adapters.annotations import csv_rows
 from curation.adapters.entries import Entry, Ignored, LeftOut, Notice
@@ -21,6 +21,7 @@ from faceloom.errors import UserError
 _EMOTIONS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 _SMALL = "clip_224x224"
 _WORKBOOK = "Annotation/annotation.xlsx"
+_WORKBOOK_MAX_BYTES = 256 << 20
 # The README says train(single_labeled), the archive train(single-labeled).
 _SPLIT = re.compile(r"EmoLabel_DataSplit/(train|test)(?:\(single[-_]labeled\))?/set_([1-5])\.csv", re.ASCII)
 _SETS = range(1, 6)
@@ -143,6 +144,13 @@ def _read_workbook(path: Path, known: dict[int, _Known]) -> Iterator[Entry]:
     from openpyxl.utils.exceptions import InvalidFileException
 
     try:
+        with ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if (
+            unpacked > _WORKBOOK_MAX_BYTES
+        ):  # the whole of a part may be in memory at once, and zip states its size bindingly
+            yield Notice(f"{_WORKBOOK} is not used: unpacked it has {unpacked >> 20} MiB, the dataset's own has a few")
+            return
         rows = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
         header = [str(cell or "").strip().lower() for cell in next(rows, ())]
         columns = _columns(header)

@@ -18,12 +18,14 @@ from curation.adapters.annotations import csv_rows, list_literal
 from curation.adapters.entries import Entry, Ignored, LeftOut, Notice
 from curation.adapters.table import PANDA70M
 from curation.adapters.tree import VIDEO_SUFFIXES, cannot_be_listed, folder_of, shown
+from curation.audit_page.apart import apart
 from curation.sources import Clip, label_text
 from faceloom.errors import UserError
 
 _SHARD = re.compile(r"\d{5}", re.ASCII)
 _VIDEO = re.compile(r"((\d{5})\d{1,5})_(\d{5})\.mp4", re.ASCII)
 _NEEDED = ("videoID", "url", "timestamp")
+_LOOK_S = 60.0
 _LOW_PX = 480
 
 _NO_SUCH_ROW = "the CSV file has no row of its number"
@@ -278,11 +280,17 @@ def _check_download(video: _Video, number: int, url: str, table: Path) -> None:
 
 
 def _height_px(path: Path) -> int | None:
-    """None if the file is no video; curation will say so."""
+    """None if the file is no video; curation will say so. Read in a process of its own, as all footage is."""
+    return next(apart(_read_height_px, [str(path)], workers=1, deadline_s=_LOOK_S))
+
+
+def _read_height_px(path: str) -> int | None:
     import av  # slow to import, for one file
 
+    from curation.containers import open_footage
+
     try:
-        with av.open(str(path)) as container:
+        with open_footage(path) as container:
             return int(container.streams.video[0].height)
     except (av.FFmpegError, OSError, IndexError, ValueError):
         return None
