@@ -301,7 +301,7 @@ class Attack:
         return True
 
     def _shoot_worker(self, trial: Trial, driver: subprocess.Popen[bytes], hit: set[tuple[str, str]]) -> bool:
-        """One that has a clip in hand which no worker was shot over, or that is loading its models."""
+        """One that has a clip in hand over which, in its stage, no worker was shot before."""
         end = time.monotonic() + 60
         while driver.poll() is None and time.monotonic() < end:
             workers = self._cluster.workers()
@@ -311,10 +311,8 @@ class Attack:
                     # So that its clip is still the one it dies over.
                     worker.send_signal(signal.SIGSTOP)
                     call = in_hand(trial.notes, worker.pid)
-                    starting = any(".__init__" in part for part in worker.cmdline())
-                    if starting or (call is not None and (call.stage, call.clip_id) not in hit):
-                        if call is not None:
-                            hit.add((call.stage, call.clip_id))
+                    if call is not None and (call.stage, call.clip_id) not in hit:
+                        hit.add((call.stage, call.clip_id))
                         kill_all([worker])
                         return True
                     worker.send_signal(signal.SIGCONT)

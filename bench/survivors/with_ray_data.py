@@ -32,7 +32,7 @@ class Work:
 def main() -> None:
     """Read the results as they come."""
     job = load_job()
-    ray.init(num_cpus=WORKERS, include_dashboard=False)
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     # Half an hour by default; nothing takes longer than a few seconds here.

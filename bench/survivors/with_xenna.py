@@ -9,9 +9,10 @@ Xenna returns its results at the end only; each is reported by the worker that h
 from contextlib import nullcontext
 from typing import Any
 
+import ray
 from cosmos_xenna.pipelines import v1 as xenna
 
-from bench.survivors.work import Job, Watchdog, load_job, outcome, poisonable
+from bench.survivors.work import WORKERS, Job, Watchdog, load_job, outcome, poisonable
 from curation.sources import Clip
 
 
@@ -43,6 +44,8 @@ class Work(xenna.Stage):
 def main() -> None:
     """Run the pipeline."""
     job = load_job()
+    # Xenna would join whatever cluster was last started on this machine.
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False)
     careful = {"slots_per_actor": 1, "ignore_failures": True} if job.variant == "watchdog" else {}
     xenna.run_pipeline(
         xenna.PipelineSpec(
