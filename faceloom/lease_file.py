@@ -29,6 +29,7 @@ class Holder:
     host: str
     machine: str
     """The boot and the process namespace that its process number belongs to."""
+    user: int
     pid: int
     started: int
     """When its process began, in the kernel's ticks since the boot: with it, a process number is not used twice."""
@@ -45,14 +46,17 @@ class Holder:
         now = time.time()
         started = _process_started(os.getpid())
         assert started is not None
-        return cls(doing, socket.gethostname(), _machine(), os.getpid(), started, secrets.token_hex(8), now, now)
+        process = (os.getuid(), os.getpid(), started)
+        return cls(doing, socket.gethostname(), _machine(), *process, secrets.token_hex(8), now, now)
 
     @property
     def alive(self) -> bool | None:
-        """Whether its process lives; None if it is, or was, on another machine, so that nothing can be said."""
+        """Whether its process lives; None if that cannot be seen: it is, or was, on another machine, or is hidden from us."""
         if self.machine != _machine():
             return None
-        return _process_started(self.pid) == self.started
+        lives = _process_started(self.pid) == self.started
+        # Where /proc is mounted with hidepid, the processes of other users look like none.
+        return lives if lives or os.getuid() in (0, self.user) else None
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.taken_at))

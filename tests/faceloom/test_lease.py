@@ -106,6 +106,12 @@ def test_a_process_number_that_was_given_anew_is_not_the_holder(path: Path) -> N
         pass
 
 
+def test_a_process_of_another_user_may_only_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 1000)
+    mine = replace(Holder.this_process("curate"), started=1)
+    assert (mine.alive, replace(mine, user=1001).alive) == (False, None)
+
+
 def test_a_driver_elsewhere_that_is_heard_of_is_left_alone(path: Path) -> None:
     leave(path, elsewhere())
     stop = threading.Event()
