@@ -1,5 +1,6 @@
 """Who may work on an output: drivers that live, died, stand still, or race."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ import pytest
 
 from faceloom.errors import UserError
 from faceloom.lease import Lease
-from faceloom.lease_file import Holder, lease_path, read_holder
+from faceloom.lease_file import Holder, lease_path, read_holder, write
 from faceloom.location import is_remote, location
 
 SOON = {"renew_s": 0.05, "expiry_s": 0.6}
@@ -194,13 +195,9 @@ def _race(path: str, begin: float, won: "multiprocessing.Queue[bool]") -> None:
 
 
 @pytest.mark.parametrize("lockable", [True, False])
-@pytest.mark.parametrize("left", [None, elsewhere()])
-def test_of_drivers_that_race_one_wins(
-    path: Path, left: Holder | None, lockable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For an absent file and for one to take over; where folders can be locked, and where they cannot."""
-    if left is not None:
-        leave(path, left)
+def test_of_drivers_that_race_one_wins(path: Path, lockable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a file to take over; where folders can be locked, and where they cannot."""
+    leave(path, elsewhere())
     if not lockable:
         monkeypatch.setattr("faceloom.lease_file._locked", lambda _: False)
     fork = multiprocessing.get_context("fork")
@@ -212,3 +209,31 @@ def test_of_drivers_that_race_one_wins(
     for driver in drivers:
         driver.join()
     assert sorted(won.get() for _ in drivers) == [False] * 4 + [True]
+
+
+def test_where_nothing_can_be_locked_a_taker_gives_way_to_one_that_wrote_after_it(
+    anywhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_be_overwritten(path: Path, holder: Holder) -> None:
+        write(path, holder)
+        leave(path, replace(Holder.this_process("curate"), host="the-other"))
+
+    monkeypatch.setattr("faceloom.lease_file._locked", lambda _: False)
+    monkeypatch.setattr("faceloom.lease.write", write_and_be_overwritten)
+    leave(anywhere, elsewhere())
+    with pytest.raises(UserError, match="the-other"):
+        Lease(anywhere, "curate", **SOON).__enter__()
+
+
+def test_a_taker_waits_while_another_has_the_folder_locked(path: Path) -> None:
+    taker = threading.Thread(target=lambda: Lease(path, "curate", renew_s=1000).__enter__())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        taker.start()
+        time.sleep(0.3)
+        assert not path.exists()
+    finally:
+        os.close(folder)
+        taker.join()
+    assert path.exists()
