@@ -105,6 +105,7 @@ LogFile = Annotated[
     typer.Option(
         "--log-file",
         metavar="FILE",
+        parser=local_path,
         help="JSON lines of failures, lost workers, retries; by default in the dataset's folder telemetry, if it is local.",
         show_default=False,
     ),
