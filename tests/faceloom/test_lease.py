@@ -51,10 +51,13 @@ def path(tmp_path: Path) -> Path:
     return lease_path(tmp_path)
 
 
-@pytest.fixture(params=["", "memory:/"])
+@pytest.fixture(params=["disk", "S3"])
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Of a dataset on a disk, and of one behind a URL."""
-    return lease_path(location(f"{request.param}{tmp_path}"))
+    """Of a dataset on a disk, and of one on S3."""
+    if request.param == "disk":
+        return lease_path(tmp_path)
+    request.getfixturevalue("s3")
+    return lease_path(location(f"s3://footage{tmp_path}"))
 
 
 def test_a_held_lease_is_refused_with_host_process_and_remedy_and_then_released(anywhere: Path) -> None:
