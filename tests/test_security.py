@@ -23,6 +23,7 @@ from curation.adapters.annotations import list_literal
 from curation.adapters.entries import Notice
 from curation.adapters.table import FOLDER
 from curation.config import CurationConfig
+from curation.containers import MAX_FRAMES, MAX_PIXELS
 from curation.ingest import ingest
 from curation.ledger import Decision
 from curation.outcome import Failed, Kept
@@ -335,3 +336,19 @@ def test_manifests_keep_odd_names_as_they_are(tmp_path):
     from curation.sources import open_manifest
 
     assert [clip for block in open_manifest(tmp_path / "m.parquet").blocks(10) for clip in block] == clips
+
+
+@pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="docs are part of the checkout only")
+def test_the_page_on_security_names_tests_that_exist_and_the_limits_that_are():
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    rows = re.findall(r"^\| [^|]+ \| [^|]* \| ([^|]+) \|$", page, re.MULTILINE)[1:]
+    named = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
+    assert len(rows) >= 15
+    for name in named:
+        assert (ROOT / "tests" / name).is_file() or (ROOT / name).is_file(), name
+    for stated in (
+        f"more than {MAX_PIXELS / 1e6:.0f} megapixels",
+        f"more than {MAX_FRAMES // 10**6} million frames",
+        f"beyond {dfew._WORKBOOK_MAX_BYTES >> 20} MiB",
+    ):
+        assert stated in page

@@ -96,8 +96,7 @@ def test_a_block_fits_into_what_the_run_may_hold():
 
 
 def test_setup_installs_this_project_with_its_pinned_versions_and_fetches_the_weights():
-    ((remote, local),) = LAUNCHED["file_mounts"].items()
-    assert local == "."
+    (remote,) = (remote for remote, local in LAUNCHED["file_mounts"].items() if local == ".")
     commands = "\n".join(LAUNCHED["setup_commands"])
     assert Path(remote).name == "faceloom"
     assert (ROOT / "constraints.txt").is_file()
@@ -106,6 +105,14 @@ def test_setup_installs_this_project_with_its_pinned_versions_and_fetches_the_we
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for package in re.findall(r"^DEBIAN_PACKAGES := (.*)$", makefile, re.MULTILINE)[0].split():
         assert package in commands
+
+
+def test_no_node_starts_ray_without_the_token_that_it_is_sent():
+    assert any(remote.endswith("/.ray/auth_token") for remote in LAUNCHED["file_mounts"])
+    starts = [*LAUNCHED["head_start_ray_commands"], *LAUNCHED["worker_start_ray_commands"]]
+    starts = [command for command in starts if "ray start" in command]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
 
 
 def test_the_dashboard_through_which_jobs_come_listens_on_the_head_alone():
