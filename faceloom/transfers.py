@@ -123,10 +123,10 @@ class TooLarge(Exception):
     """A file has more bytes than it may."""
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a remote file."""
+def read_bytes(path: Path, start: int | None = None, stop: int | None = None) -> bytes:
+    """The bytes of a remote file, or those from ``start`` to ``stop``, as far as it has them."""
     system, key = _split(path)
-    return bytes(current().run(f"reading {path}", lambda: system.cat_file(key)))
+    return bytes(current().run(f"reading {path}", lambda: system.cat_file(key, start=start, end=stop)))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from shards.dataset import SHARD_FOLDER, LayerFile, index_path, tar_path
 from shards.schema import BASE_LAYER
-from shards.storage import parquet_source, read_bytes, write_atomic
+from shards.storage import parquet_source, read_bytes, read_range, write_atomic
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -145,11 +145,7 @@ def read_field(tar: Path, entry: Entry) -> bytes:
     Raises :class:`DamageError` naming tar and member if they are cut short or altered.
     """
     try:
-        with tar.open("rb") as stream:
-            # An index may state any number, and a read sets aside the memory it is asked for.
-            size = stream.seek(0, 2)
-            start = stream.seek(max(0, min(entry.offset, size)))
-            data = stream.read(max(0, min(entry.nbytes, size - start)))
+        data = read_range(tar, entry.offset, entry.nbytes)
     except FileNotFoundError:
         raise DamageError(f"{tar}: missing; {entry.member} cannot be read") from None
     if len(data) != entry.nbytes:

@@ -28,7 +28,7 @@ from shards.index import DamageError, Entry, read_field, read_index
 from shards.layers import LayerRecord, layer_ledger_path, layer_names
 from shards.plan import permutation
 from shards.schema import BASE_LAYER
-from shards.storage import make_folder, move_folder, write_atomic
+from shards.storage import make_folder, move_folder, parquet_source, read_bytes, write_atomic
 from shards.writer import write_layer
 
 
@@ -227,7 +227,7 @@ def _read_ledger(fragments: Sequence[Path], sha256: Sequence[str]) -> tuple[pa.T
     tables = []
     for path, listed in zip(fragments, sha256, strict=True):
         _check_sha256(path, listed)
-        tables.append(pq.read_table(path))
+        tables.append(pq.read_table(parquet_source(path)))
     if not tables:
         raise UserError("this dataset has no clips")
     return pa.concat_tables(tables), np.repeat(np.arange(len(tables)), [len(table) for table in tables])
@@ -235,7 +235,7 @@ def _read_ledger(fragments: Sequence[Path], sha256: Sequence[str]) -> tuple[pa.T
 
 def _check_sha256(path: Path, listed: str) -> None:
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = hashlib.sha256(read_bytes(path)).hexdigest()
     except OSError as error:
         raise DamageError(f"{path}: {error.strerror}") from None
     if found != listed:

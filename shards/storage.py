@@ -55,6 +55,18 @@ def read_bytes(path: Path) -> bytes:
     return transfers.read_bytes(path) if is_remote(path) else path.read_bytes()
 
 
+def read_range(path: Path, start: int, nbytes: int) -> bytes:
+    """``nbytes`` of a file from ``start`` on, or as many as there are; whoever states the numbers need not be trusted."""
+    start, nbytes = max(0, start), max(0, nbytes)
+    if is_remote(path):
+        return transfers.read_bytes(path, start, start + nbytes) if nbytes else b""
+    with path.open("rb") as stream:
+        # A read sets aside the memory that it is asked for.
+        size = stream.seek(0, 2)
+        start = stream.seek(min(start, size))
+        return stream.read(min(nbytes, size - start))
+
+
 def parquet_source(path: Path) -> Path | BinaryIO:
     """What pyarrow reads a small Parquet file from: a remote one is fetched whole, in one request."""
     return io.BytesIO(transfers.read_bytes(path)) if is_remote(path) else path

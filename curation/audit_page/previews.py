@@ -18,6 +18,7 @@ from curation.faces import CensusConfig, FaceFinder
 from curation.sources import Clip
 from curation.video import FrameReader, VideoError, in_span, probe, sample_indices
 from faceloom.errors import UserError
+from faceloom.location import is_remote, location
 from faceloom.models import model_path
 from landmarks.drawing import draw_on
 from landmarks.landmarker import Face
@@ -81,7 +82,9 @@ def source_previews(clips: Sequence[Clip]) -> Iterator[Preview]:
     made = apart(_source_preview, tried, os.cpu_count() or 1, _DEADLINE_S, partial(_start, task_file))
     for clip, here in zip(clips, present, strict=True):
         if not here:
-            yield Preview(None, f"{clip.path} is not there any more")
+            remote = is_remote(location(clip.path))
+            reason = "is remote, and previews are made of local sources" if remote else "is not there any more"
+            yield Preview(None, f"{clip.path} {reason}")
         elif (preview := next(made)) is None:
             yield Preview(None, f"its decoder died, or took more than {_DEADLINE_S:g} s")
         else:
