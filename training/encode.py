@@ -7,7 +7,6 @@ fragment, which commits it. Calls, deaths and memory are the business of :mod:`f
 import hashlib
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,12 +14,13 @@ import ray
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
 from faceloom.lease_file import lease_path
+from faceloom.location import location
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
 from faceloom.watch import Watch
 from shards.dataset import SHARD_FOLDER
 from shards.layers import layer_ledger_path, layer_record_path
-from shards.storage import is_temporary
+from shards.storage import is_temporary, read_bytes
 from shards.writer import write_layer
 from training.encode_ledger import write_fragment
 from training.encode_plan import EncodePlan, layer_files, pool_size
@@ -140,7 +140,7 @@ class EncodeRunner:
         plan = self._plan
         files = layer_files(plan)
         fragments = [layer_ledger_path(plan.dataset, plan.record.layer, part) for part in plan.parts]
-        ledger = tuple(hashlib.sha256(fragment.read_bytes()).hexdigest() for fragment in fragments)
+        ledger = tuple(hashlib.sha256(read_bytes(fragment)).hexdigest() for fragment in fragments)
         plan.record.model_copy(update={"complete": True, "shards": files, "ledger": ledger}).save(plan.dataset)
 
 
@@ -156,7 +156,7 @@ def _write_part(
     Latents are fetched one sample at a time.
     """
     encoded = [result.clip_id for result in results if result.failure is None]
-    folder = Path(root)
+    folder = location(root)
     made = write_layer(folder, part, layer, ((key, ray.get(ref)) for key, ref in zip(encoded, payloads, strict=True)))
     write_fragment(folder, layer, part, results, run)
     return made.bytes

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from faceloom.errors import UserError
 from shards.layers import layer_ledger_path
-from shards.storage import make_folder, write_atomic
+from shards.storage import make_folder, parquet_source, write_atomic
 from training.encoder import Encoded
 
 SCHEMA = pa.schema(
@@ -52,7 +52,7 @@ def fragment_run(root: Path, layer: str, part: int) -> str:
     """The ``run`` that wrote the fragment of ``part``. Raises :class:`UserError` if it cannot be read."""
     path = layer_ledger_path(root, layer, part)
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(parquet_source(path)).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise UserError(_unreadable(path, error)) from None
     return str(metadata.get(b"run", b"").decode())
@@ -64,7 +64,7 @@ def read_outcomes(root: Path, layer: str, parts: int) -> pa.Table:
     for part in range(parts):
         path = layer_ledger_path(root, layer, part)
         try:
-            tables.append(pq.read_table(path))
+            tables.append(pq.read_table(parquet_source(path)))
         except (pa.ArrowException, OSError) as error:
             raise UserError(_unreadable(path, error)) from None
     return pa.concat_tables(tables)

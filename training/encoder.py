@@ -12,6 +12,7 @@ import ray
 
 from faceloom.engine import machine_is_at_fault
 from faceloom.errors import UserError
+from faceloom.location import location
 from landmarks.backend import BackendName, load_backend
 from shards.dataset import tar_path
 from shards.index import DamageError, Entry, read_field
@@ -68,7 +69,7 @@ class SampleEncoder:
             import torch
 
             torch.set_num_threads(config.run.threads)
-        self._root = Path(root)
+        self._root = location(root)
         self._render = config.landmarks
         self._layout = config.layout
         self._codec = load_codec(config.codec)
