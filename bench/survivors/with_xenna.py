@@ -45,7 +45,7 @@ def main() -> None:
     """Run the pipeline."""
     job = load_job()
     # Xenna would join whatever cluster was last started on this machine.
-    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False)
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=True)  # which it asks for the state of actors
     careful = {"slots_per_actor": 1, "ignore_failures": True} if job.variant == "watchdog" else {}
     xenna.run_pipeline(
         xenna.PipelineSpec(
