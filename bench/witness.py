@@ -78,7 +78,7 @@ def _append(file: Path, line: str) -> None:
 def _calls_of(file: Path) -> list[Call]:
     lines = file.read_text().splitlines()
     found = []
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in zip(lines, [*lines, ""][1:], strict=True):
         if line != "end":
             began, stage, clip_id = line.split()
             found.append(Call(int(file.stem), stage, clip_id, float(began), following == "end"))

@@ -6,11 +6,13 @@ over, and a worker ends itself when a clip takes too long.
 Xenna returns its results at the end only; each is reported by the worker that has it, so that none is lost with the run.
 """
 
+import os
 from contextlib import nullcontext
 from typing import Any
 
 import ray
 from cosmos_xenna.pipelines import v1 as xenna
+from cosmos_xenna.ray_utils import cluster
 
 from bench.survivors.work import WORKERS, Job, Watchdog, load_job, outcome, poisonable
 from curation.sources import Clip
@@ -44,8 +46,11 @@ class Work(xenna.Stage):
 def main() -> None:
     """Run the pipeline."""
     job = load_job()
-    # Xenna would join whatever cluster was last started on this machine.
-    ray.init(address="local", num_cpus=WORKERS, include_dashboard=True)  # which it asks for the state of actors
+    # A Ray of its own, as Xenna starts it; by itself it joins, and asks, whatever other one runs on this machine.
+    limit = str(cluster.API_LIMIT)
+    os.environ |= {"RAY_MAX_LIMIT_FROM_API_SERVER": limit, "RAY_MAX_LIMIT_FROM_DATA_SOURCE": limit}
+    context = ray.init(address="local", num_cpus=WORKERS, include_dashboard=True)
+    os.environ["RAY_ADDRESS"] = context.address_info["gcs_address"]
     careful = {"slots_per_actor": 1, "ignore_failures": True} if job.variant == "watchdog" else {}
     xenna.run_pipeline(
         xenna.PipelineSpec(
