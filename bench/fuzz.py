@@ -72,6 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
+        (folder / "files").mkdir(parents=True)
         write_manifest(_clips(folder / "files", arguments.files, arguments.seed), folder / "manifest.parquet")
         began = time.monotonic()
         progress, largest_mib = curate(folder, arguments.workers)
@@ -99,7 +100,6 @@ def main() -> None:
 
 
 def _clips(folder: Path, count: int, seed: int) -> Iterator[Clip]:
-    folder.mkdir(parents=True)
     files = base_files()
     names = sorted(files)
     for number in range(count):
