@@ -1,7 +1,5 @@
 """Local files for a while, which no death leaves for ever."""
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +33,11 @@ def test_a_killed_process_s_files_are_removed_by_the_next_and_a_living_one_s_are
     with subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         folder = Path(process.stdout.readline().strip())
-        with Scratch(str(tmp_path)):
-            assert len(list(folder.iterdir())) == 1
-        os.kill(process.pid, signal.SIGKILL)
+        try:
+            with Scratch(str(tmp_path)):
+                assert len(list(folder.iterdir())) == 1
+        finally:
+            process.kill()
         process.wait()
         assert folder.exists()
         with Scratch(str(tmp_path)) as mine:
