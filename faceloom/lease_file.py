@@ -179,8 +179,17 @@ def create(path: Path, holder: Holder) -> None:
     if is_remote(path):
         write(path, holder)
         return
-    with suppress(FileExistsError), path.open("xb") as stream:
-        stream.write(_bytes(holder))
+    temporary = _temporary(path, holder)
+    temporary.write_bytes(_bytes(holder))
+    try:
+        os.link(temporary, path)  # whole from its first moment, and never in the place of another
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        with suppress(FileExistsError), path.open("xb") as stream:
+            stream.write(_bytes(holder))
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write(path: Path, holder: Holder) -> None:

@@ -95,7 +95,7 @@ def test_a_driver_killed_on_this_machine_holds_nothing_any_more(path: Path) -> N
         f"Lease(Path({str(path)!r}), 'curate').__enter__(); time.sleep(99)"
     )
     with subprocess.Popen([sys.executable, "-c", hold]) as driver:
-        wait_for(path.exists)
+        wait_for(lambda: read_holder(path) is not None)
         driver.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, driver.pid, os.WEXITED | os.WNOWAIT)
         with Lease(path, "curate", renew_s=1000, expiry_s=100_000):
