@@ -163,6 +163,8 @@ class Runner:
         """For metrics and log; of a further window, what is its own."""
         outcome, clip = decision.outcome, decision.clip
         self._watch.spent(decision.wall_s)
+        if decision.retries:
+            self.progress.retries["fetch"] += decision.retries
         if decision.of_clip is None:
             self._watch.metrics.footage(decision.statistics.get("duration_s", 0.0))
         if isinstance(outcome, Failed):

@@ -32,7 +32,9 @@ class Metric:
 
 CLIPS = Metric("faceloom_clips", "counter", "Clips decided, by outcome and rule or error", ("outcome", "because"))
 DEATHS = Metric("faceloom_worker_deaths", "counter", "Workers lost over a clip", ("stage", "cause"))
-RETRIES = Metric("faceloom_retries", "counter", "Clips tried again in another worker", ("stage",))
+RETRIES = Metric(
+    "faceloom_retries", "counter", "Clips tried again in another worker, and sources fetched again", ("stage",)
+)
 RECYCLED = Metric("faceloom_workers_recycled", "counter", "Workers replaced after long work", ("stage",))
 BLOCKS = Metric("faceloom_blocks_committed", "counter", "Blocks committed")
 BYTES = Metric("faceloom_shard_bytes", "counter", "Bytes of the shards of committed blocks")

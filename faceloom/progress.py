@@ -250,7 +250,7 @@ def _trouble(state: State) -> str:
         causes = ", ".join(f"{label} {count}" for label, count in state["losses"].items())
         parts.append(f"{sum(state['losses'].values())} workers lost ({causes})")
     if state["retries"]:
-        parts.append(f"{sum(state['retries'].values())} clips tried again")
+        parts.append(f"{sum(state['retries'].values())} tries again")
     if any(state["recycled"].values()):
         parts.append(f"{sum(state['recycled'].values())} workers recycled")
     return ", ".join(parts)

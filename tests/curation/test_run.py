@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,6 +13,7 @@ from curation.run import Runner, _distinct
 from curation.sources import Clip
 from faceloom.engine import Loss
 from faceloom.lease_file import lease_path
+from faceloom.progress import Progress
 from faceloom.watch import Watch
 
 LONG, LONGER = (Clip("set", "a.mp4", "/a.mp4", 0.0, t1_s) for t1_s in (20.0, 30.0))
@@ -84,3 +86,13 @@ def test_a_failure_is_a_line_with_the_clips_id_and_with_its_place_unless_the_fil
     assert line.getMessage() == f"a.mp4 failed in census: {error}: /a.mp4: broken"
     assert (line.clip_id, line.clip, line.stage, line.cause) == (LONG.clip_id, "a.mp4", "census", error)
     assert line.traceback == ("Traceback …" if traced else None)
+
+
+def test_sources_that_were_fetched_again_are_counted() -> None:
+    runner: Any = object.__new__(Runner)
+    runner.progress, runner._watch = Progress(clips=2), Mock()
+
+    for retries in (2, 0, 1):
+        runner.decided(LONG, Decision(LONG, Kept(), retries=retries))
+
+    assert runner.progress.retries == {"fetch": 3}

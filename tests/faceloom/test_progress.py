@@ -82,7 +82,7 @@ def test_all_that_matters_is_told_in_a_few_lines() -> None:
         "2 clips/s (1.75 clips/s since the start), 5 min left",
         "90 kept, 191 rejected, 20 failed; most often: motion 150, yaw 40, EmptyFileError 20",
         "8 in face work, longest: hdtf:a.mp4, 1 min 15 s in face",
-        "3 workers lost (face: WorkerDied 2, flow: DeadlineExceeded 1), 2 clips tried again, 4 workers recycled",
+        "3 workers lost (face: WorkerDied 2, flow: DeadlineExceeded 1), 2 tries again, 4 workers recycled",
         "no flow worker yet: it needs 1 GPU, and the cluster has 0",
     ]
 
