@@ -124,7 +124,7 @@ def _drive(folder: Path, workers: int) -> Measured:
     # By the name under which a worker finds them; here they are those of __main__.
     stages = importlib.import_module("bench.scheduling")
     run.FaceWorker, run.FlowWorker = ray.remote(stages._FaceStage), ray.remote(stages._FlowStage)
-    sizes = {"workers": workers, "cpus": 0.1}
+    sizes = {"workers": workers, "cpus": 0.1, "recycle_clips": 10**9}
     settings = CurationConfig.model_validate({"run": {"face": sizes, "flow": sizes}})
     began = time.perf_counter()
     plan = prepare(settings, folder / "manifest.parquet", folder / "dataset")
