@@ -9,7 +9,7 @@ from pydantic import StringConstraints
 from faceloom.errors import UserError
 from shards.record import Record, SealedRecord
 from shards.schema import BASE_LAYER
-from shards.storage import read_bytes, write_atomic
+from shards.storage import read_bytes
 
 RECORD_NAME = "dataset.json"
 SHARD_FOLDER = "shards"
@@ -88,7 +88,7 @@ class DatasetRecord(SealedRecord):
 
     def save(self, root: Path) -> None:
         """Write ``root/dataset.json`` atomically."""
-        write_atomic(root / RECORD_NAME, self.to_bytes())
+        self.write(root / RECORD_NAME)
 
     @classmethod
     def load(cls, root: Path) -> "DatasetRecord":

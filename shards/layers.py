@@ -13,7 +13,7 @@ from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from shards.dataset import DatasetRecord, LayerFile, part_name
 from shards.record import SealedRecord
-from shards.storage import make_folder, read_bytes, write_atomic
+from shards.storage import make_folder, read_bytes
 
 LAYERS_FOLDER = "layers"
 
@@ -57,7 +57,7 @@ class LayerRecord(SealedRecord):
     def save(self, root: Path) -> None:
         """Write the record atomically."""
         make_folder((root / LAYERS_FOLDER).absolute())
-        write_atomic(layer_record_path(root, self.layer), self.to_bytes())
+        self.write(layer_record_path(root, self.layer))
 
     @classmethod
     def load(cls, root: Path, layer: str, base: DatasetRecord) -> "LayerRecord":

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from faceloom.errors import UserError
 from shards.schema import SCHEMA_VERSION
+from shards.storage import write_atomic
 
 
 class Record(BaseModel):
@@ -31,6 +32,16 @@ class SealedRecord(Record):
         """The file: the content and its checksum, keys sorted."""
         tree = self._tree() | {"checksum": self.checksum}
         return json.dumps(tree, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+    def write(self, path: Path) -> None:
+        """Create or replace its file, whole or not at all. Raises :class:`UserError` when it cannot be written."""
+        try:
+            write_atomic(path, self.to_bytes())
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror or error}; make room or mend its rights, then run the same command "
+                "again"
+            ) from None
 
     @classmethod
     def from_bytes(cls, data: bytes, path: Path, remedy: str) -> Self:

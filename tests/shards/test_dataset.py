@@ -17,6 +17,12 @@ def test_the_record_survives_the_round_trip_byte_for_byte(dataset: Path, tmp_pat
     assert (tmp_path / "dataset.json").read_bytes() == (dataset / "dataset.json").read_bytes()
 
 
+def test_a_record_that_cannot_be_written_is_told_with_its_file_and_the_remedy(dataset: Path, tmp_path: Path) -> None:
+    record = DatasetRecord.load(dataset)
+    with pytest.raises(UserError, match=r"cannot write .*gone/dataset\.json: No such file.*run the same command again"):
+        record.save(tmp_path / "gone")
+
+
 def test_the_shard_list_can_be_rebuilt_from_the_indexes(dataset: Path) -> None:
     shards = DatasetRecord.load(dataset).shards
     assert shards == tuple(read_layer_file(dataset, part) for part in range(len(shards)))
