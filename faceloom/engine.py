@@ -10,7 +10,7 @@ is its result, unless it was a whole node that was lost. What items and results 
 import errno
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
@@ -32,7 +32,8 @@ _NODES = 3
 _WRITERS = 2
 _TICK_S = 0.5
 _RESIZE_S = 5.0
-_STARVED_S = 10.0
+_STARVED_S = 30.0
+_LOADING_S = 180.0
 _DOUBT_S = 120.0
 
 ItemT_contra = TypeVar("ItemT_contra", contravariant=True)
@@ -193,10 +194,10 @@ class Engine(Generic[ItemT, ResultT]):
     def _follow_cluster(self) -> None:
         """Nodes came or went: have as many workers as the cluster has room for now."""
         resources = ray.cluster_resources()
+        before, self._resources = self._resources, resources
         kinds = {kind for stage in self._stages for kind in stage.needs}
-        if self._sizes is None or all(resources.get(kind, 0.0) == self._resources.get(kind, 0.0) for kind in kinds):
+        if self._sizes is None or all(resources.get(kind, 0.0) == before.get(kind, 0.0) for kind in kinds):
             return
-        self._resources = resources
         try:
             sizes = self._sizes(resources)
         except UserError:
@@ -211,7 +212,6 @@ class Engine(Generic[ItemT, ResultT]):
 
         After a node was lost, the workers that were started in place of its own may have taken all the room that is left.
         """
-        free: dict[str, float] | None = None
         self._progress.waiting = {}
         for pool in self._pools:
             name = pool.stage.name
@@ -219,19 +219,33 @@ class Engine(Generic[ItemT, ResultT]):
                 self._starved.pop(name, None)
                 continue
             since = self._starved.setdefault(name, now)
-            free = ray.available_resources() if free is None else free
-            lacking = _lacking(pool.stage.needs, free, self._resources)
-            self._progress.waiting[name] = lacking
+            lacking = self._lacking(pool.stage.needs)
+            self._progress.waiting[name] = told = lacking or "it is loading its models, or other jobs have the room"
             if now - since >= self._wait_s:
                 raise UserError(
-                    f"no {name} worker could start within {self._wait_s:g} s: {lacking}; mend that, and run the same "
+                    f"no {name} worker could start within {self._wait_s:g} s: {told}; mend that, and run the same "
                     "command again"
                 )
             donor = max((other for other in self._pools if other is not pool), key=lambda p: p.living, default=None)
-            if donor is not None and donor.living > 1 and now - since >= _STARVED_S:
-                logger.warning("a %s worker makes room for a %s worker: %s", donor.stage.name, name, lacking)
+            patience_s = _STARVED_S if lacking else _LOADING_S
+            if donor is not None and donor.living > 1 and now - since >= patience_s:
+                logger.warning("a %s worker makes room for a %s worker: %s", donor.stage.name, name, told)
                 donor.resize(donor.living - 1)
                 self._starved[name] = now
+
+    def _lacking(self, needs: Mapping[str, float]) -> str | None:
+        """Which resource there is too little of for the workers that there are and those that are starting."""
+        asked: dict[str, float] = defaultdict(float)
+        for pool in self._pools:
+            for kind, amount in pool.stage.needs.items():
+                asked[kind] += amount * pool.size
+        for kind, amount in needs.items():
+            total = self._resources.get(kind, 0.0)
+            if total < amount:
+                return f"it needs {amount:g} {kind}, and the cluster has {total:g}"
+            if amount and asked[kind] > total + 1e-6:
+                return f"it needs {amount:g} {kind}, and other workers have the {total:g} of the cluster"
+        return None
 
     def _admit(self) -> None:
         """Open the next block while no item waits and memory allows; the oldest block alone is always admitted."""
@@ -447,13 +461,3 @@ def machine_is_at_fault(error: Exception) -> bool:
     """
     full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EMFILE}
     return full or isinstance(error, MemoryError) or type(error).__name__ in {"OutOfMemoryError", "AcceleratorError"}
-
-
-def _lacking(needs: Mapping[str, float], free: Mapping[str, float], total: Mapping[str, float]) -> str:
-    """Which resource there is too little of for a worker."""
-    for kind, amount in needs.items():
-        if total.get(kind, 0.0) < amount:
-            return f"it needs {amount:g} {kind}, and the cluster has {total.get(kind, 0.0):g}"
-        if free.get(kind, 0.0) < amount:
-            return f"it needs {amount:g} {kind}, of which {free.get(kind, 0.0):g} is free"
-    return "it has not finished loading its models, or no single node has all that it needs"
