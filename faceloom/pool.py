@@ -126,7 +126,10 @@ class Pool(Generic[ItemT, ResultT]):
                 self._submit(self.idle.pop(), job)
 
     def started(self, ref: ray.ObjectRef) -> None:
-        """A worker has loaded its models, or died of it. Raises :class:`UserError` when that happens again and again."""
+        """A worker has loaded its models, or died of it; when that happens again and again, the pool does with one less.
+
+        Raises :class:`UserError` when it has no other.
+        """
         worker = self.starting.pop(ref)
         try:
             worker.node = ray.get(ref)
@@ -140,7 +143,9 @@ class Pool(Generic[ItemT, ResultT]):
                 "a %s worker did not start: %s", name, reason(error), extra={"stage": name, "cause": "start"}
             )
             if self._failed_starts >= _FAILED_STARTS or self._lost_starts >= _LOST_STARTS:
-                raise UserError(f"{self.stage.name} workers cannot start: {reason(error)}") from None
+                if not self.living and not self.starting:
+                    raise UserError(f"{name} workers cannot start: {reason(error)}") from None
+                self.target -= 1  # it may be one node of many on which none can start
             self.replace(worker, worker.job)
             return
         self._failed_starts = self._lost_starts = 0

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ class Worker:
     def __init__(self, stage: str, notes: Path) -> None:
         if (notes / f"{stage} cannot start").exists():
             raise RuntimeError(f"no {stage} model")
+        for fault in notes.glob(f"{stage} cannot start [0-9]"):
+            with suppress(FileNotFoundError):
+                fault.unlink()
+                raise RuntimeError(f"no {stage} model here")
         self._stage, self._notes = stage, notes
         (notes / f"{stage} started").touch()
 

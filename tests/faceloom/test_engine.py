@@ -194,6 +194,16 @@ def test_workers_that_cannot_start_end_the_run(chain: Chain) -> None:
         run(chain, [Item("a")])
 
 
+def test_a_pool_does_without_workers_that_cannot_start_while_others_can(chain: Chain) -> None:
+    for number in range(3):
+        (chain.notes / f"work cannot start {number}").touch()
+    seen: list[int] = []
+
+    progress = run(chain, [Item(name) for name in "abcd"], workers=2, report=lambda p: seen.append(p.workers["work"]))
+
+    assert (progress.outcomes, max(seen)) == ({"made": 4}, 1)
+
+
 def test_a_block_that_cannot_be_written_ends_the_run(chain: Chain) -> None:
     (chain.notes / "no room").touch()
     with pytest.raises(UserError, match=r"cannot write block 0 to the folder: .*No space left.*same command again"):
