@@ -1,6 +1,7 @@
 # Every target builds what it needs: a virtual environment in .venv, with the versions of constraints.txt.
 #   make demo     curate the packaged footage, end to end
 #   make test     run the tests, in two processes, of which each takes whole files: fixtures of a module are made once
+#   make test-slow   run those that are left out there because each takes more than a minute
 #   make lint     ruff and mypy
 #   make bench    compare against peers and bare kernels
 # PYTHON=python3.12 make setup   picks another interpreter (3.11 or newer)
@@ -15,7 +16,7 @@ DEBIAN_PACKAGES := libegl1 libgles2 libgl1 libglib2.0-0
 # The audit page is tested in a browser: any of these.
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: setup demo test bench lint models machine browser
+.PHONY: setup demo test test-slow bench lint models machine browser
 
 setup: .venv/installed
 
@@ -57,6 +58,9 @@ demo: models
 
 test: models browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40
+
+test-slow: models
+	$(BIN)/python -m pytest -m slow
 
 bench: models
 	$(BIN)/python -m bench.curation

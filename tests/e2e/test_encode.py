@@ -88,6 +88,7 @@ def _commits_another_part(dataset: Path, _: psutil.Process, committed: dict[Path
     return len(_fragments(dataset)) > len(committed)
 
 
+@pytest.mark.slow
 def test_killed_with_all_its_workers_at_three_moments_and_resumed(base: Path, encoded: Path, tmp_path: Path) -> None:
     """In one dataset, so that each run goes on from what the last one left."""
     root = tmp_path / "dataset"

@@ -47,6 +47,7 @@ def _commits_another_block(dataset: Path, _: psutil.Process, committed: dict[Pat
     return len(_fragments(dataset)) > len(committed)
 
 
+@pytest.mark.slow
 def test_killed_with_all_its_workers_again_and_again_and_resumed(
     manifest: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -186,6 +186,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_ray_starts_a_run_that_lost_a_rank_again_from_its_last_checkpoint(
     settings: Path, dataset: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

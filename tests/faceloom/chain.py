@@ -50,7 +50,7 @@ class Worker:
                 fault.unlink()
                 raise RuntimeError(f"no {stage} model here")
         self._stage, self._notes = stage, notes
-        (notes / f"{stage} started").touch()
+        (notes / f"started {stage}").touch()
 
     def divide(self, item: Item, most: int) -> list[Any]:
         """A result and a payload of each part; as many payloads as there may be parts."""

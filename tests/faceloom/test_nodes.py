@@ -78,7 +78,7 @@ def test_what_is_left_of_a_cluster_is_shared_anew_when_a_node_is_gone_for_good(
     items = [Item(str(number), {"first": "late"}) for number in range(9)]
 
     def goes() -> None:
-        _wait_for(tmp_path / "second started")
+        _wait_for(tmp_path / "started second")
         _add(cluster, 2)
         _wait_for(tmp_path / "first 1")
         cluster.remove_node(gone, allow_graceful=False)
