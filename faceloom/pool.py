@@ -253,11 +253,11 @@ def _extended(worker: Worker[ItemT, ResultT], now: float) -> bool:
     """Whether a worker that is past its deadline has more time for the size of its item, which is looked up only now."""
     if worker.allowance is None or not ray.wait([worker.allowance], timeout=0)[0]:
         return False
+    allowance, worker.allowance = worker.allowance, None
     try:
-        worker.until += ray.get(worker.allowance)
+        worker.until += ray.get(allowance)
     except RayError:
-        return True  # the call itself will tell
-    worker.allowance = None
+        return True  # the call itself will tell, before it is looked at again
     return worker.until >= now
 
 
