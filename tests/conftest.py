@@ -1,6 +1,6 @@
 """What all tests have in common."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -40,3 +40,24 @@ def s3(_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
         monkeypatch.setenv(name, value)
     _endpoint.empty()
     return _endpoint
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``run(*arguments)`` is the command ``faceloom``: exit code, standard output, standard error."""
+    from faceloom import cli
+
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return (code, *capsys.readouterr())
+
+    return command

@@ -236,20 +236,9 @@ def test_the_condition_of_a_repack_reads_no_file(dataset_with_run):
 
 @pytest.fixture
 def dataset_with_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> tuple[Path, Callable[..., tuple[int, str, str]]]:
-    from faceloom import cli
-
     write_whole_dataset(tmp_path / "dataset", [[decided(0)]])
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return (code, *capsys.readouterr())
-
     return tmp_path / "dataset", run
 
 

@@ -85,24 +85,3 @@ def dataset(tmp_path: Path) -> Path:
     rows += [decided(3, yaw_p95_deg=44), decided(4, until="window", yaw_p95_deg=60)]
     write_whole_dataset(tmp_path / "dataset", [rows[:3], rows[3:]])
     return tmp_path / "dataset"
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``run(*arguments)`` is the command ``faceloom``: exit code, standard output, standard error."""
-    from faceloom import cli
-
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return (code, *capsys.readouterr())
-
-    return command
