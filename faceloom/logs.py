@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from faceloom.location import is_remote
 
-_PACKAGES = ("faceloom", "curation", "landmarks", "shards", "training")
+_PACKAGES = ("faceloom", "curation", "landmarks", "shards", "training", "animation", "evaluation")
 _FILE_BYTES, _OLD_FILES = 256 * 2**20, 3
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

@@ -44,7 +44,7 @@ from tests.curation.ledgers import decided, write_whole_dataset
 from tests.videos import numbered, write
 
 ROOT = Path(package.__file__).parents[1]
-PACKAGES = ("faceloom", "curation", "landmarks", "shards", "training")
+PACKAGES = ("faceloom", "curation", "landmarks", "shards", "training", "animation", "evaluation")
 FRAMES = [numbered(i) for i in range(12)]
 FILES = {"video.mp4": b"\0\0\0\x18ftyp", "face.jpg": b"\xff\xd8\xff", "reference.jpg": b"\xff\xd8\xff"}
 

@@ -1,0 +1,1 @@
+"""A portrait moved by another face: from a checkpoint, a picture and a driving video to a video (SkyReels-A1 §3)."""
