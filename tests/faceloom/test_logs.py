@@ -18,7 +18,10 @@ logger = logging.getLogger("curation.run")
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    packages = [logging.getLogger(name) for name in ("faceloom", "curation", "landmarks", "shards", "training", "animation", "evaluation")]
+    packages = [
+        logging.getLogger(name)
+        for name in ("faceloom", "curation", "landmarks", "shards", "training", "animation", "evaluation")
+    ]
     before = [(package, package.level, list(package.handlers)) for package in packages]
     yield
     for package, level, handlers in before:
