@@ -48,6 +48,11 @@ def angular_speed_deg_s(pose: Floats, fps: float) -> NDArray[np.float64]:
     return _angle_deg(R[1:], R[:-1]) * fps
 
 
+def geodesic_deg(a: Floats, b: Floats) -> NDArray[np.float64]:
+    """The angle of the rotation from each of ``a[T, 4, 4]`` to its fellow in ``b[T, 4, 4]``, whatever the axis, ``[T]``."""
+    return _angle_deg(_rotations(a), _rotations(b))
+
+
 def nearest_rotation(matrices: Floats) -> NDArray[np.float64]:
     """Project each of ``matrices[..., 3, 3]`` to the nearest rotation: Frobenius norm, determinant +1."""
     U, _, Vt = np.linalg.svd(np.asarray(matrices, dtype=np.float64))
