@@ -1,27 +1,21 @@
 """Videos to look at: a sample's landmarks beside its frames, and one person's motion on another's face."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
+from curation.given_files import Picture, check_folder, naming, read_image
 from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.samples import kept_sample
-from curation.video import FrameReader, VideoError, probe, sample_indices
+from curation.video import FrameReader, probe, sample_indices
 from faceloom.errors import UserError
-from faceloom.models import model_path
-from landmarks.backend import Backend, BackendName, load_backend
+from landmarks.backend import BackendName, load_backend
 from landmarks.drawing import STYLES, draw
-from landmarks.extract import extract
-from landmarks.geometry import read_geometry
-from landmarks.landmarker import Landmarker
-from landmarks.mediapipe_backend import MediaPipeBackend
-from landmarks.record import interpolate_missing, to_crop
-from landmarks.smirk_backend import load_smirk
+from landmarks.face_reader import FaceReader
+from landmarks.record import to_crop
 from landmarks.smoothing import smooth
 from landmarks.stored import record_of
 from shards.schema import FPS, HEIGHT, WIDTH
@@ -29,7 +23,6 @@ from shards.storage import write_atomic
 from shards.video import decode_video
 
 Mode = Literal["self", "relative", "cross"]
-Picture = np.ndarray  # uint8 RGB [H, W, 3]
 
 
 def render_clip(
@@ -94,33 +87,25 @@ def retarget(
     that cannot be read or shows no face.
     """
     _check_style(style)
-    _check_folder(out)
-    image = _read_image(portrait)
-    task_file = model_path("face_landmarker", "faceloom landmarks retarget")
-    canonical = read_geometry(task_file)
-    smirk = load_smirk("--backend smirk") if backend_name == "smirk" else None
-    backend: Backend = smirk.backend if smirk else MediaPipeBackend(canonical)
-    with closing(Landmarker(task_file)) as landmarker:
-        with _naming(portrait, "portrait"):
-            reference = extract([image], landmarker, canonical)
-        with _naming(driving, "driving"):
+    check_folder(out)
+    image = read_image(portrait)
+    with FaceReader(backend_name, "faceloom landmarks retarget") as reader:
+        with naming(portrait, "portrait"):
+            reference = reader.still(image)
+        with naming(driving, "driving"):
             probed = probe(str(driving))
             shown = sample_indices(probed.pts_s, FPS)
             report(f"finding the face in {len(shown)} frames of {driving}, {FPS} a second")
-            driver = extract(FrameReader(probed).frames(shown), landmarker, canonical)
+            driver = reader.moving(lambda: FrameReader(probed).frames(shown))
+        backend = reader.backend
     report(f"found in {int(driver.found.sum())} of {len(driver)}; drawing")
-    driver = interpolate_missing(driver)
-    if smirk:
-        reference = replace(reference, smirk=smirk.encoder.encode([image], reference.points, reference.found))
-        motion = smirk.encoder.encode(FrameReader(probed).frames(shown), driver.points, driver.found)
-        driver = replace(driver, smirk=motion)
     if smoothed:
         driver = smooth(driver)
-    still = _scaled(image)
+    still = scaled(image)
     height, width = still.shape[:2]
     points_px = backend.onto(driver, reference) * np.array([width, height], np.float32)
     panels = (
-        np.concatenate([_scaled(frame), still, draw(px, height, width, style)], axis=1)
+        np.concatenate([scaled(frame), still, draw(px, height, width, style)], axis=1)
         for frame, px in zip(FrameReader(probed).frames(shown), points_px, strict=True)
     )
     _write(out, panels, FPS)
@@ -143,18 +128,7 @@ def _reference(dataset: Path, sample: dict[str, Any], mode: Mode, reference: str
     return sample, int(reference)
 
 
-def _read_image(path: Path) -> Picture:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give another image with --portrait") from None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    if image is None:
-        raise UserError(f"{path} is no image that OpenCV reads; convert it to PNG or JPEG")
-    return np.asarray(image, np.uint8)
-
-
-def _scaled(image: Picture) -> Picture:
+def scaled(image: Picture) -> Picture:
     """The picture with 480 lines. Its width is even, for H.264 with 4:2:0 colour takes no odd one."""
     height, width = image.shape[:2]
     even = max(2, round(width * HEIGHT / height / 2) * 2)
@@ -163,7 +137,7 @@ def _scaled(image: Picture) -> Picture:
 
 
 def _write(out: Path, frames: Iterable[Picture], fps: float) -> None:
-    _check_folder(out)
+    check_folder(out)
     video = encode_sample(frames, fps, None, SampleVideoConfig())
     try:
         write_atomic(out, video)
@@ -171,23 +145,6 @@ def _write(out: Path, frames: Iterable[Picture], fps: float) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
 
 
-def _check_folder(out: Path) -> None:
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"cannot write {out}: there is no such folder; name a file in an existing folder with --out")
-
-
 def _check_style(style: str) -> None:
     if style not in STYLES:
         raise UserError(f"no drawing style {style!r}; there is {', '.join(STYLES)}")
-
-
-@contextmanager
-def _naming(path: Path, option: str) -> Iterator[None]:
-    """Say which of the user's files an error is about."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}; give another file with --{option}") from None
-    except VideoError as error:
-        # What is wrong is told before the last semicolon; the remedy after it is about manifests.
-        raise UserError(f"{str(error).rpartition(';')[0]}; give another file with --{option}") from None

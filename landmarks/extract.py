@@ -30,7 +30,7 @@ def extract(frames: Iterable[NDArray[np.uint8]], landmarker: Landmarker, canonic
     for frame in frames:
         height, width = frame.shape[:2]
         face = landmarker.follow(frame, last) if last else None
-        face = face or _largest_face(frame, landmarker)
+        face = face or next(iter(faces_of(frame, landmarker)), None)
         points.append(face.points if face else np.full((POINTS, 3), np.nan, np.float32))
         blendshapes.append(face.blendshapes if face else np.full(BLENDSHAPES, np.nan, np.float32))
         last = face.box if face else last
@@ -57,14 +57,21 @@ def measured_record(
     return LandmarkRecord(points, blendshapes, pose, found, width, height), metric
 
 
-def _largest_face(frame: NDArray[np.uint8], landmarker: Landmarker) -> Face | None:
-    """The largest face anywhere in the frame; in its tiles only where the whole shows none."""
+def faces_of(frame: NDArray[np.uint8], landmarker: Landmarker) -> list[Face]:
+    """The faces of ``frame`` (uint8 RGB ``[H, W, 3]``), the largest first; in its tiles only where the whole shows none.
+
+    Faces much smaller than the largest are missed; two are told apart wherever they could not be one face some frames apart.
+    """
     height, width = frame.shape[:2]
     for regions in ([(0, 0, width, height)], tile_regions(width, height, TILES, TILE_OVERLAP)):
         seen = [face for region in regions for face in landmarker.faces(frame, region)]
         # Tiles invent faces, and cut others in two: a face counts when a look around it finds it again.
         again = [landmarker.follow(frame, face.box) for face in seen]
-        certain = [face for face in again if face is not None]
-        if certain:
-            return max(certain, key=lambda face: face.box.area)
-    return None
+        certain = sorted((face for face in again if face is not None), key=lambda face: -face.box.area)
+        distinct: list[Face] = []
+        for face in certain:
+            if not any(face.box.continues(other.box) for other in distinct):
+                distinct.append(face)
+        if distinct:
+            return distinct
+    return []

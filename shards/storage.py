@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from typing import BinaryIO
@@ -34,13 +35,23 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None
     if is_remote(path):
         _write_remote(path, data)
         return
+    with replacement(path) as stream:
+        if callable(data):
+            data(stream)
+        else:
+            stream.write(data)
+
+
+@contextmanager
+def replacement(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of the local ``path`` when the block ends without an exception.
+
+    For writers that need a name, the stream has it: ``stream.name`` may be opened, and written, by another.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
         with temporary.open("xb") as stream:
-            if callable(data):
-                data(stream)
-            else:
-                stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
