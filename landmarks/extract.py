@@ -57,21 +57,21 @@ def measured_record(
     return LandmarkRecord(points, blendshapes, pose, found, width, height), metric
 
 
-def faces_of(frame: NDArray[np.uint8], landmarker: Landmarker) -> list[Face]:
-    """The faces of ``frame`` (uint8 RGB ``[H, W, 3]``), the largest first; in its tiles only where the whole shows none.
+def faces_of(frame: NDArray[np.uint8], landmarker: Landmarker, *, small: bool = False) -> list[Face]:
+    """The faces of ``frame`` (uint8 RGB ``[H, W, 3]``), the largest first.
 
-    Faces much smaller than the largest are missed; two are told apart wherever they could not be one face some frames apart.
+    Its tiles are searched only where the whole shows none, or with ``small``; those who are below a fifth of the frame's height
+    are missed otherwise.
     """
     height, width = frame.shape[:2]
+    distinct: list[Face] = []
     for regions in ([(0, 0, width, height)], tile_regions(width, height, TILES, TILE_OVERLAP)):
+        if distinct and not small:
+            break
         seen = [face for region in regions for face in landmarker.faces(frame, region)]
         # Tiles invent faces, and cut others in two: a face counts when a look around it finds it again.
         again = [landmarker.follow(frame, face.box) for face in seen]
-        certain = sorted((face for face in again if face is not None), key=lambda face: -face.box.area)
-        distinct: list[Face] = []
-        for face in certain:
+        for face in sorted((face for face in again if face is not None), key=lambda face: -face.box.area):
             if not any(face.box.continues(other.box) for other in distinct):
                 distinct.append(face)
-        if distinct:
-            return distinct
-    return []
+    return sorted(distinct, key=lambda face: -face.box.area)
