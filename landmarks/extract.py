@@ -60,8 +60,8 @@ def measured_record(
 def faces_of(frame: NDArray[np.uint8], landmarker: Landmarker, *, small: bool = False) -> list[Face]:
     """The faces of ``frame`` (uint8 RGB ``[H, W, 3]``), the largest first.
 
-    Its tiles are searched only where the whole shows none, or with ``small``; those who are below a fifth of the frame's height
-    are missed otherwise.
+    Its tiles are searched only where the whole shows none, or with ``small``: otherwise faces below a fifth of the frame's
+    height are missed beside a larger one.
     """
     height, width = frame.shape[:2]
     distinct: list[Face] = []
