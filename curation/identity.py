@@ -182,8 +182,13 @@ class SiglipTokens:
 
     def pixels(self, face: np.ndarray) -> np.ndarray:
         """The model's input float32 [3, size, size] in [−1, 1]."""
-        resized = Image.fromarray(face).resize((self.size, self.size), Image.Resampling.BICUBIC)
-        return np.ascontiguousarray((np.asarray(resized, np.float32) / 127.5 - 1).transpose(2, 0, 1))
+        return siglip_pixels(face, self.size)
+
+
+def siglip_pixels(face: np.ndarray, size: int) -> np.ndarray:
+    """What SigLIP's image processor makes of ``face`` uint8 [512, 512, 3] RGB: float32 [3, size, size] in [−1, 1]."""
+    resized = Image.fromarray(face).resize((size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray((np.asarray(resized, np.float32) / 127.5 - 1).transpose(2, 0, 1))
 
 
 def load_siglip(model: str) -> Any:

@@ -57,6 +57,8 @@ class TrainingData:
             raise UserError(f"{empty} holds no sample to train on; curate more footage, or leave it out")
         self.plan = Plan(shapes, recipe.seed)
         """The order of the samples; a run may be resumed only with its digest and seed (:func:`shards.loader.resume`)."""
+        self.drawings = {"backend": made[0].backend, **made[0].landmarks.model_dump(mode="json")}
+        """How the landmarks were drawn: the ``backend``, and the ``mode`` and ``style`` of a :class:`RenderConfig`."""
         self._preparer = _preparer(recipe, made[0])
         self._shapes = _shapes(self.datasets[0], recipe)
 

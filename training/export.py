@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
 import faceloom
 from faceloom.errors import CheckFailed, UserError
+from shards.schema import FPS
 from shards.storage import make_folder, move_folder
 from training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
 from training.convert import from_release, to_release
@@ -43,7 +44,8 @@ from training.vae import load_vae
 Layout = Literal["release", "diffusers"]
 
 RECORD = "faceloom.json"
-"""What was exported: step, configuration, and whether it is the average."""
+"""What was exported: step, configuration, whether it is the average; ``drawings`` and ``fps``: how the landmarks were drawn
+that it learned from (:attr:`training.data.TrainingData.drawings`), and how many frames a second it makes."""
 
 _FILE_SIZE = "5GB"
 """Of one file of tensors, at most."""
@@ -80,7 +82,7 @@ def export(checkpoint: Path, layout: Layout, out: Path, *, ema: bool = False, ve
     model has no place in; :class:`CheckFailed` if what was read back is not what was written.
     """
     read = _read(checkpoint)
-    config = _config_of(checkpoint.absolute().parent.parent)
+    config, drawings = _made_by(checkpoint.absolute().parent.parent)
     if layout == "release" and config.codec.codec != "vae":
         raise UserError(
             f"{checkpoint} was trained on the codec {config.codec.codec}, whose guider stands in for the VAE's encoder that "
@@ -96,8 +98,8 @@ def export(checkpoint: Path, layout: Layout, out: Path, *, ema: bool = False, ve
     try:
         make_folder(unfinished)
         _write(unfinished, layout, model, config)
-        record = {"faceloom": faceloom.__version__, "layout": layout, "step": read.step, "ema": ema}
-        record["config"] = config.model_dump(mode="json")
+        record: dict[str, Any] = {"faceloom": faceloom.__version__, "layout": layout, "step": read.step, "ema": ema}
+        record |= {"drawings": drawings, "fps": FPS, "config": config.model_dump(mode="json")}
         _write_json(unfinished / RECORD, record)
         verified = _verify(unfinished, model, config) if verify else None
         _flush(unfinished)
@@ -153,9 +155,16 @@ def _read(checkpoint: Path) -> Checkpoint:
     return read_checkpoint(checkpoint)
 
 
-def _config_of(run: Path) -> TrainConfig:
+def _made_by(run: Path) -> tuple[TrainConfig, dict[str, str]]:
+    """The configuration of a run, and how the landmarks of its data were drawn."""
+    record = read_record(run)
+    if "drawings" not in record:
+        raise UserError(
+            f"{run / RUN_RECORD} does not say how the landmarks were drawn, as that of an earlier faceloom does not; "
+            "it does once the run was begun again with --resume, even if there is nothing left to do"
+        )
     try:
-        return TrainConfig.model_validate(read_record(run)["config"])
+        return TrainConfig.model_validate(record["config"]), record["drawings"]
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -3,11 +3,12 @@
 from torch import nn
 
 from shards.schema import FACE_DIM
+from training.whereabouts import Whereabouts
 
 HIDDEN = 3 * FACE_DIM
 
 
-class FaceProjector(nn.Sequential):
+class FaceProjector(Whereabouts, nn.Sequential):
     """``Linear(1152, 3456) → SiLU → Linear(3456, text_embed_dim)``: face tokens [B, 729, 1152] → [B, 729, text_embed_dim].
 
     Names and shapes are those of ``patch_embed.pose_proj`` in SkyReels-A1. Only the last layer starts at zero, so that the

@@ -15,12 +15,13 @@ from training.codec import CodecConfig
 from training.latents import CELL, CHANNELS, STRIDE
 from training.pixels import BLACK, CHROMA_GAIN, DETAIL_GAIN, DRAWING_GAIN, LUMA_GAIN, QUARTER
 from training.vae import load_vae, read_config
+from training.whereabouts import Whereabouts
 
 _FRAMES_AT_A_TIME = 8
 """``num_sample_frames_batch_size`` of diffusers' AutoencoderKLCogVideoX: another number gives other latents."""
 
 
-class LandmarkGuider(nn.Module):
+class LandmarkGuider(Whereabouts):
     """The encoder of a CogVideoX VAE, trainable: the guider of SkyReels-A1 (§3.2), whose decoder half is never used.
 
     Gradients reach every parameter, named ``encoder.*`` as in the VAE. What the encoder computes inside is not kept for the
@@ -35,12 +36,12 @@ class LandmarkGuider(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``pixels`` [B, 3, 4F−3, 8h, 8w] → latents [B, 16, F, h, w]: the mode, times the VAE's scaling factor."""
-        moments = _encode(self.encoder, pixels.to(next(self.encoder.parameters()).dtype))
+        moments = _encode(self.encoder, pixels.to(self.dtype))
         latents: Tensor = self.scaling_factor * moments[:, :CHANNELS]
         return latents
 
 
-class PixelsGuider(nn.Module):
+class PixelsGuider(Whereabouts):
     """A stand-in for machines without the VAE: the latents of the codec ``pixels`` plus a convolution that starts at zero.
 
     It has something to train where the real guider has an encoder, and no claim beyond that. ``grid`` is (h, w) of the

@@ -27,9 +27,9 @@ HEARTBEATS = "heartbeats"
 def claim(out: Path, record: Mapping[str, Any], resume: bool) -> None:
     """Make ``out`` the folder of the run that ``record`` describes, or check that it is.
 
-    ``record`` has the keys ``deciding`` (what decides the weights that come out; must be equal on resume) and ``config`` (the
-    whole configuration, the rest of which may change). Raises :class:`UserError` if the folder is another run's, if it is
-    this run's and ``resume`` is false, or if it cannot be written.
+    ``record`` has the keys ``deciding`` (what decides the weights that come out; must be equal on resume), ``config`` (the
+    whole configuration, the rest of which may change) and ``drawings`` (see :mod:`training.export`). Raises
+    :class:`UserError` if the folder is another run's, if it is this run's and ``resume`` is false, or cannot be written.
     """
     path = out / RECORD
     if path.exists():

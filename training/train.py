@@ -60,7 +60,7 @@ class _Run:
         self._config = job.config
         self._world = world
         _check_batch(job.config, world.world)
-        self._digest = self._check_stages()
+        self._digest, self._drawings = self._check_stages()
         _on_first_rank(world, lambda: claim(job.out, self._record(), job.resume))
         self._checkpoints = Checkpoints(job.out / CHECKPOINTS, job.config.checkpoint)
 
@@ -166,10 +166,10 @@ class _Run:
 
         return validate
 
-    def _check_stages(self) -> str:
+    def _check_stages(self) -> tuple[str, dict[str, str]]:
         """Refuse what does not fit any stage before the folder is made, and not after days, when its turn comes.
 
-        Returns the digest of the data's plan, which is the same for all stages.
+        Returns the digest of the data's plan and how its landmarks were drawn, which are the same for all stages.
         """
         load_schedule_config(self._config.model)
         for number, stage in enumerate(self._config.stages):
@@ -178,7 +178,7 @@ class _Run:
                 HeldOut(self._job.held_out, data.recipe)
             model = self._build_model(number, data.sample_grid, "meta")
             check_patterns(stage, [name for name, _ in model.named_parameters()])
-        return data.plan.digest
+        return data.plan.digest, data.drawings
 
     def _build_model(self, stage: int, grid: tuple[int, int], device: Literal["cpu", "meta"] = "cpu") -> PortraitModel:
         """With the guider from the first stage on that goes through it."""
@@ -206,6 +206,7 @@ class _Run:
         return {
             "config": job.config.model_dump(mode="json"),
             "deciding": {**job.config.deciding, "samples": self._digest},
+            "drawings": self._drawings,
             "data": [str(root.absolute()) for root in job.data],
             "held_out": None if job.held_out is None else str(job.held_out.absolute()),
         }

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from training.codec import CodecConfig
 from training.latents import CELL, CHANNELS, STRIDE, bfloat16_bits, check_frames, check_latents
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class VaeCodec:
@@ -94,9 +97,14 @@ class VaeCodec:
             raise ValueError(f"the VAE decodes an odd number of latent frames, not {latents.shape[1]}")
         with repeatable_inference():
             pixels = self._vae.decode(torch.tensor(latents[None], device=self.device, dtype=self._vae.dtype)).sample[0]
-            frames = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
-        result: np.ndarray = frames.contiguous().cpu().numpy()
-        return result
+            return to_frames(pixels)
+
+
+def to_frames(pixels: "Tensor") -> np.ndarray:
+    """What a VAE decodes, [3, T, H, W] in [-1, 1] and beyond → frames uint8 [T, H, W, 3]."""
+    frames = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
+    result: np.ndarray = frames.contiguous().cpu().numpy()
+    return result
 
 
 def read_config(model: str, key: str = "codec.vae_model") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from training.data import HeldOut
 from training.ema import reshard
 from training.objective import velocity_loss
 from training.parallel import World
-from training.sampling import sample
+from training.sampling import DDIM, sample
 from training.schedule import NoiseSchedule
 from training.validation_config import ValidationConfig
 from training.validation_video import write_comparison
@@ -103,7 +103,7 @@ class Validation:
                 landmarks = next(arguments[name] for name in _INPUTS["landmarks"] if name in arguments)
                 latents = sample(
                     model,
-                    self._schedule_config,
+                    {**self._schedule_config, "_class_name": DDIM},
                     reference=arguments["reference"],
                     landmarks=landmarks,
                     face_tokens=arguments["face_tokens"],

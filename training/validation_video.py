@@ -1,19 +1,18 @@
 """A video that shows a generated clip beside what it was made from and what it should be."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from shards.schema import FPS, LATENT_HEIGHT, LATENT_WIDTH, WIDTH
+from shards.schema import FPS, WIDTH
 from shards.storage import write_atomic
 from shards.video import encode_video
 from training.codec import Codec
 from training.data import HeldOut
+from training.decoding import whole_frames
 
 _CAPTION_PX = 32
 
@@ -31,25 +30,19 @@ def write_comparison(
     drawn = (
         landmarks[0].cpu().numpy()
         if landmarks.dtype == torch.uint8
-        else _decode(codec.decode_landmarks, landmarks, scale)
+        else whole_frames(codec.decode_landmarks, landmarks, scale)
     )
     panels = {
         "reference": np.broadcast_to(held_out.reference(number), truth.shape),
         "landmarks": drawn,
         "truth": truth,
-        "generated": _decode(codec.decode, latents, scale),
+        "generated": whole_frames(codec.decode, latents, scale),
     }
     heading = np.concatenate([_caption(name) for name in panels], axis=1)
     frames = (
         np.concatenate([heading, np.concatenate(pictures, axis=1)]) for pictures in zip(*panels.values(), strict=True)
     )
     write_atomic(path, encode_video(frames, FPS))
-
-
-def _decode(decode: Callable[[np.ndarray], np.ndarray], latents: Tensor, scale: float) -> np.ndarray:
-    """Scaled latents [1, F, 16, h, w] → frames uint8 [49, 480, 720, 3]."""
-    whole = functional.interpolate(latents[0].float() / scale, (LATENT_HEIGHT, LATENT_WIDTH), mode="bilinear")
-    return decode(whole.transpose(0, 1).contiguous().cpu().numpy())
 
 
 def _caption(text: str) -> np.ndarray:

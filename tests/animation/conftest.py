@@ -8,10 +8,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from faceloom.errors import UserError
 from faceloom.models import model_path
 from landmarks.face_reader import FaceReader
+from tests.training.tiny import save_release
 
 
 def _model(name: str) -> Path:
@@ -74,3 +77,23 @@ class Inverting:
                 on_step(min(start + 8, len(drawings)), len(drawings))
             for drawing in piece:
                 yield np.where(drawing.any(axis=-1, keepdims=True), drawing, 255 - canvas)
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the release of SkyReels-A1 has it, for pictures of 32×48, with a SigLIP of 729 tokens of 1152 values."""
+    folder = save_release(tmp_path_factory.mktemp("release") / "SkyReels-A1")
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        siglip = SiglipVisionModel(
+            SiglipVisionConfig(
+                hidden_size=1152,
+                intermediate_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=8,
+                image_size=378,
+                patch_size=14,
+            )
+        )
+    siglip.save_pretrained(folder / "siglip-so400m-patch14-384")
+    return folder

@@ -23,6 +23,7 @@ from training.run_folder import claim
 from training.train_config import TrainConfig
 
 TRAINED = ("transformer.patch_embed.proj.weight", "face.2.weight", "guider.encoder.conv_in.conv.weight")
+DRAWINGS = {"backend": "mediapipe", "mode": "relative", "style": "fye"}
 STAND_IN = ("transformer.patch_embed.proj.weight", "face.2.weight", "guider.conv.weight")
 
 
@@ -51,7 +52,8 @@ def trained_model(config: TrainConfig, names: tuple[str, ...], addend: float) ->
 
 def save_run(folder: Path, config: TrainConfig, names: tuple[str, ...], ema: bool = True) -> Path:
     """A run that saved after 7 steps: what it trained is its first weights + 1, the average of it + 0.5."""
-    claim(folder, {"config": config.model_dump(mode="json"), "deciding": config.deciding}, resume=False)
+    record = {"config": config.model_dump(mode="json"), "deciding": config.deciding, "drawings": DRAWINGS}
+    claim(folder, record, resume=False)
     checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig(asynchronous=False))
     state = {
         part: {name: trained_model(config, names, addend).get_parameter(name).detach() for name in names}

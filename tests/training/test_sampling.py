@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from faceloom.errors import UserError
 from training.sampling import sample
 
 SHAPE = (2, 3, 16, 4, 6)
 SCHEDULE: dict[str, Any] = {
-    "_class_name": "CogVideoXDPMScheduler",
+    "_class_name": "CogVideoXDDIMScheduler",
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -59,10 +60,12 @@ def inputs() -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.parametrize("scheduler", ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"])
 @pytest.mark.parametrize("steps", [1, 8, 10, 50])
-def test_the_true_velocity_leads_to_the_true_latents(steps: int) -> None:
+def test_the_true_velocity_leads_to_the_true_latents(steps: int, scheduler: str) -> None:
     x0 = normal(0, *SHAPE)
-    made = sample(Oracle(x0), SCHEDULE, **inputs(), steps=steps, guidance=3.0)
+    schedule, generator = SCHEDULE | {"_class_name": scheduler}, torch.Generator()
+    made = sample(Oracle(x0), schedule, **inputs(), steps=steps, guidance=3.0, generator=generator)
     assert made.dtype == torch.float32
     torch.testing.assert_close(made, x0, rtol=0, atol=2e-5)
 
@@ -70,6 +73,30 @@ def test_the_true_velocity_leads_to_the_true_latents(steps: int) -> None:
 def test_steps_that_diffusers_scheduler_does_not_end_at_no_noise_with_are_refused() -> None:
     with pytest.raises(ValueError, match="steps must divide 1000, 7 does not"):
         sample(Oracle(normal(0, *SHAPE)), SCHEDULE, **inputs(), steps=7)
+
+
+def test_a_scheduler_that_draws_noise_is_not_left_to_draw_it_anywhere() -> None:
+    with pytest.raises(ValueError, match="give a generator"):
+        sample(Oracle(normal(0, *SHAPE)), SCHEDULE | {"_class_name": "CogVideoXDPMScheduler"}, **inputs(), steps=4)
+
+
+def test_a_scheduler_of_another_class_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="the scheduler is EulerDiscreteScheduler; there is CogVideoXDDIMScheduler and"):
+        sample(Oracle(normal(0, *SHAPE)), SCHEDULE | {"_class_name": "EulerDiscreteScheduler"}, **inputs(), steps=4)
+
+
+def test_what_is_given_back_after_a_step_goes_on() -> None:
+    seen: list[int] = []
+
+    def twice(done: int, latents: Tensor) -> Tensor:
+        seen.append(done)
+        return 2 * latents
+
+    given = inputs()
+    made = sample(lambda noisy, *_, **__: 0 * noisy, SCHEDULE, **given, steps=4, guidance=1.0, on_step=twice)
+    left = sample(lambda noisy, *_, **__: 0 * noisy, SCHEDULE, **given, steps=4, guidance=1.0)
+    assert seen == [1, 2, 3, 4]
+    torch.testing.assert_close(made, 16 * left)
 
 
 def test_one_steps_path_is_the_ddim_step_of_the_formula() -> None:
