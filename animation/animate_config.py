@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from animation.app_config import AppConfig
 from animation.driving import Motion
 from animation.portrait import PortraitConfig
 from curation.sample_video import SampleVideoConfig
@@ -61,3 +62,4 @@ class AnimateConfig(Section):
     video: SampleVideoConfig = SampleVideoConfig()
     load: LoadConfig = LoadConfig()
     batch: BatchConfig = BatchConfig()
+    app: AppConfig = AppConfig()

@@ -118,5 +118,5 @@ def _check_same_shape(portrait: Portrait, driver: Driver) -> None:
     if abs(own.width / own.height * other.height / other.width - 1) > _ASPECT_TOLERANCE:
         raise UserError(
             f"{driver.path} has frames of {other.width}x{other.height} px, the portrait has {own.width}x{own.height}: "
-            "--motion self is for a portrait that is a frame of the driving video; leave it out for any other"
+            "motion self is for a portrait that is a frame of the driving video; take --set motion=relative for any other"
         )

@@ -30,22 +30,14 @@ def read_image(path: Path) -> Picture:
     of several pictures the first. Raises :class:`UserError`, which names the file and the remedy, for a file that cannot be
     read and for one of more than :data:`MAX_IMAGE_PIXELS`.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give another image with --portrait") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is a lower one
-            image = Image.open(BytesIO(data), formats=_FORMATS)
-        width, height = image.size
-        if width * height > MAX_IMAGE_PIXELS:
-            raise UserError(
-                f"{path} has {width}x{height} px, up to {MAX_IMAGE_PIXELS / 1e6:.0f} million are read; shrink it first"
-            )
+    with _opened(path) as image:
         return np.asarray(_in_srgb(ImageOps.exif_transpose(image)), np.uint8)
-    except _DAMAGED:
-        raise UserError(f"{path} is no image that can be read; convert it to PNG or JPEG") from None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of the picture in ``path``, of which no more than the header is read. Raises as :func:`read_image`."""
+    with _opened(path) as image:
+        return image.size
 
 
 @contextmanager
@@ -66,6 +58,27 @@ def check_folder(out: Path, option: str = "out") -> None:
         raise UserError(
             f"cannot write {out}: there is no such folder; name a file in an existing folder with --{option}"
         )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture, not decoded yet; what goes wrong with it in the block is said like what goes wrong here."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give another image with --portrait") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is a lower one
+            image = Image.open(BytesIO(data), formats=_FORMATS)
+        width, height = image.size
+        if width * height > MAX_IMAGE_PIXELS:
+            raise UserError(
+                f"{path} has {width}x{height} px, up to {MAX_IMAGE_PIXELS / 1e6:.0f} million are read; shrink it first"
+            )
+        yield image
+    except _DAMAGED:
+        raise UserError(f"{path} is no image that can be read; convert it to PNG or JPEG") from None
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
-PARTS = ("curate", "encode", "train", "evaluate")
+PARTS = ("curate", "encode", "train", "animate", "evaluate")
 """The commands that a file may have a part for."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faceloom import __version__
+from faceloom.cluster import pool_size as fitting
 from faceloom.config import differences
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
@@ -123,23 +124,8 @@ def prepare(config: EncodeConfig, dataset: Path, layer: str = LATENTS_LAYER) -> 
 
 
 def pool_size(run: EncodeRunConfig, resources: Mapping[str, float]) -> int:
-    """How many encoders a cluster with ``resources`` (Ray's totals: CPU, GPU) has room for, unless ``run`` says.
-
-    Those that ``run`` asks for by number may wait for nodes to come. Raises :class:`UserError` that names the missing
-    resource when there is no room for one otherwise.
-    """
-    if run.workers:
-        return run.workers
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    fits = int(cpus / run.cpus + 1e-9)
-    if run.gpus:
-        fits = min(fits, int(gpus / run.gpus + 1e-9))
-    if not fits:
-        raise UserError(
-            f"an encoder needs {run.cpus:g} CPU and {run.gpus:g} GPU; the cluster has {cpus:g} CPU and {gpus:g} GPU; "
-            "lower run.cpus or run.gpus, add nodes, or set run.workers to wait for nodes that are to come"
-        )
-    return fits
+    """How many encoders a cluster with ``resources`` has room for; see :func:`faceloom.cluster.pool_size`."""
+    return fitting(run.workers, run.cpus, run.gpus, resources, worker="an encoder", section="run")
 
 
 def layer_files(plan: EncodePlan) -> tuple[LayerFile, ...]:

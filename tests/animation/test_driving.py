@@ -80,7 +80,7 @@ def test_with_motion_self_the_landmarks_are_his_own(first_frame, talking, reader
 def test_motion_self_is_refused_for_a_picture_of_another_shape(man, talking, reader, folder):
     wide = np.pad(man[0], ((0, 0), (40, 40), (0, 0)), "edge")
     portrait = read_portrait(write_image(folder / "wide.png", wide), reader, PortraitConfig())
-    with pytest.raises(UserError, match=r"176x144 px, the portrait has 256x144: --motion self"):
+    with pytest.raises(UserError, match=r"176x144 px, the portrait has 256x144: motion self"):
         drive(portrait, talking, reader.backend, "self")
 
 
