@@ -75,7 +75,8 @@ class Studio:
         progress(0.0, desc="loading the model")
         try:
             made = self._maker.ask(
-                AnimateAsk(*files, config), lambda doing, done, of: progress((done, of), desc=doing, unit="steps")
+                AnimateAsk(Path(portrait["path"]), Path(driving["path"]), config),
+                lambda doing, done, of: progress((done, of), desc=doing, unit="steps"),
             )
         except UserError as error:
             raise UserError(_for_page(str(error), files)) from None

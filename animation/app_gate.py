@@ -84,12 +84,12 @@ def _any_address(value: Any) -> bool:
 
 async def _whole(receive: Receive) -> bytes | None:
     """The body of a request; None if it is larger than any that the page sends."""
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if len(body) > _MOST_ASKED_BYTES:
             return None
         if not message.get("more_body"):

@@ -62,7 +62,7 @@ class Previewer:
         # What is shown are MediaPipe's landmarks, whatever moves them later.
         self._reader = FaceReader("mediapipe", "faceloom app")
 
-    def __call__(self, ask: PreviewAsk, _report: Report) -> Preview:
+    def __call__(self, ask: PreviewAsk, report: Report) -> Preview:  # noqa: ARG002 - it takes no time worth telling
         """The face of the file. Raises :class:`UserError` for what is not accepted or shows no face."""
         check_limits(ask.kind, ask.path, ask.config)
         picture, told = self._portrait(ask) if ask.kind == "portrait" else self._driver(ask)

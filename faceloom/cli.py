@@ -831,7 +831,7 @@ def animate(
     """Animate a portrait by the motion of a driving video; or many, with --batch."""
     from animation.animate_config import AnimateConfig
 
-    given = {"steps": steps, "guidance": guidance, "seed": seed, "fps": fps, "portrait.stitch": stitch}
+    given: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "fps": fps, "portrait.stitch": stitch}
     given |= {"load.device": device, "load.offload": offload or None, "load.tiling": tiling or None}
     flags = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = config.load(AnimateConfig, source, [*(overrides or ()), *flags])
@@ -842,10 +842,9 @@ def animate(
         return
     if portrait is None or driving is None:
         raise UserError("faceloom animate needs --portrait IMAGE and --driving VIDEO, or --batch PAIRS.csv")
-    from animation.checkpoint import find_checkpoint
-
     from animation.animate import Pair, prepare
     from animation.animate import animate as animate_pair
+    from animation.checkpoint import find_checkpoint
     from animation.display import as_dict, as_line, step_display
     from animation.loading import checkpoint_digest, load_pipeline
     from landmarks.face_reader import FaceReader
@@ -877,9 +876,8 @@ def _animate_batch(
     log_file: Path | None,
     as_json: bool,
 ) -> None:
-    from animation.checkpoint import find_checkpoint
-
     from animation.batch import BatchRunner, batch_pool_size, plan_batch
+    from animation.checkpoint import find_checkpoint
     from animation.display import outcome_lines
     from animation.pairs import read_pairs
     from faceloom.cluster import connect
