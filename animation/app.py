@@ -175,9 +175,17 @@ def page(studio: Studio, config: AnimateConfig) -> Any:
         def ready(portrait: bool, driving: bool) -> Any:
             return gr.Button(interactive=portrait and driving)
 
-        def make(*given: Any, progress: Any = gr.Progress()) -> Any:  # noqa: B008 - how Gradio is told of it
+        def make(
+            portrait: Any,
+            driving: Any,
+            steps: int,
+            guidance: float,
+            seed: int,
+            stitched: str,
+            progress: Any = gr.Progress(),  # noqa: B008 - how Gradio is told of it
+        ) -> Any:
             try:
-                beside, alone, text = studio.animate(*given, progress)
+                beside, alone, text = studio.animate(portrait, driving, steps, guidance, seed, stitched, progress)
             except UserError as error:
                 raise gr.Error(str(error), duration=None, print_exception=False) from None
             return beside, text, gr.DownloadButton(value=alone, interactive=True)

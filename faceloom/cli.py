@@ -902,6 +902,32 @@ def _animate_batch(
         console.print(line, highlight=False, soft_wrap=True)
 
 
+@app.command("app", epilog="Example: faceloom app --checkpoint model")
+def serve_app(
+    checkpoint: Annotated[
+        str, typer.Option(metavar="DIR", help="What `faceloom export` wrote, or the release of SkyReels-A1.")
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is reached by everybody.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    source: ConfigSource = None,
+    overrides: Overrides = None,
+) -> None:
+    """Serve a page where a portrait and a driving video are uploaded and the result is shown, until Ctrl-C."""
+    import time
+    from contextlib import suppress
+
+    from animation.animate_config import AnimateConfig
+    from animation.app import serving
+    from animation.checkpoint import find_checkpoint
+
+    settings = config.load(AnimateConfig, source, overrides or ())
+    find_checkpoint(checkpoint, settings.load.siglip_model)
+    with serving(checkpoint, settings, host, port) as address, suppress(KeyboardInterrupt):
+        _console().print(f"serving at {address} (end with Ctrl-C)", highlight=False)
+        while True:
+            time.sleep(1)
+
+
 @app.command("demo", epilog="Example: faceloom demo --out demo")
 def demo(
     out: Annotated[
