@@ -192,13 +192,15 @@ class PortraitAnimationPipeline(DiffusionPipeline):  # type: ignore[misc]
             reference = self._reference(canvas, generator, model.latent_shape[0]).to(device, self.transformer.dtype)
             tokens = self._face_tokens(face).to(device, self.transformer.dtype)
         noise = None
-        total = steps * len(plan)
+        done, total = 0, steps * len(plan)
         with self.progress_bar(total=total) as bar:
 
-            def stepped(_done: int, latents: Tensor) -> Tensor:
+            def stepped(_of_window: int, latents: Tensor) -> Tensor:
+                nonlocal done
+                done += 1
                 bar.update()
                 if on_step is not None:
-                    on_step(int(bar.n), total)
+                    on_step(done, total)
                 return latents
 
             def make(window: Window) -> np.ndarray:

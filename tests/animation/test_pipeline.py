@@ -1,5 +1,6 @@
 """The denoising loop against one that is written out here: steps in float64, stock models of diffusers called by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import CpuOffload
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from safetensors.torch import load_file
@@ -14,8 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import SiglipVisionModel
 
-from animation.pipeline import PortraitAnimationPipeline
+from animation.pipeline import PortraitAnimationPipeline, _noise
+from animation.windows import windows
 from curation.identity import siglip_pixels
+from faceloom.errors import UserError
+from tests.animation.exports import save_release_again
 from tests.training.tiny import WEIGHTS
 
 HEIGHT, WIDTH = 32, 48
@@ -180,3 +185,88 @@ def test_the_loop_is_the_releases_step_by_step(pipeline, reference, kind, guidan
     expected, pictures = reference(control_of_48(), guidance, seed=3, dpm=kind is CogVideoXDPMScheduler)
     np.testing.assert_allclose(latents, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert np.abs(frames.astype(int) - pictures[1:]).max() <= 1
+
+
+def test_release_and_exports_of_the_same_weights_give_the_same_frames(pipeline, release, tmp_path):
+    cheap: dict[str, Any] = {"steps": 1, "guidance": 1.0}
+    expected = frames_of(pipeline, 3, **cheap)
+    assert expected.std() > 5
+    for layout in ("release", "diffusers"):
+        folder = save_release_again(tmp_path / layout, release, layout)
+        again = PortraitAnimationPipeline.from_pretrained(
+            folder, device="cpu", siglip_model=str(next(release.glob("siglip*")))
+        )
+        again.set_progress_bar_config(disable=True)
+        assert np.array_equal(frames_of(again, 3, **cheap), expected)
+
+
+@pytest.mark.parametrize("layout", ["contiguous49", "ref1+48"])
+@pytest.mark.parametrize("frames", [1, 50])
+def test_as_many_frames_come_out_as_drawings_go_in(pipeline, layout, frames, monkeypatch):
+    monkeypatch.setattr(pipeline, "trained_on", replace(pipeline.trained_on, layout=layout))
+    told: list[tuple[int, int]] = []
+    made = frames_of(pipeline, frames, steps=1, guidance=1.0, on_step=lambda done, of: told.append((done, of)))
+    assert made.shape == (frames, HEIGHT, WIDTH, 3)
+    assert told == ([(1, 1)] if frames == 1 else [(1, 2), (2, 2)])
+
+
+def test_a_seed_gives_its_bits_again_and_another_one_others(pipeline):
+    first, again, other = (frames_of(pipeline, 2, steps=1, guidance=1.0, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_later_window_has_its_shared_latents_noise_from_the_one_before():
+    first, second = windows(60, "ref1+48", 8)
+    generator = torch.Generator().manual_seed(0)
+    before = _noise(None, first, (13, 16, 4, 6), generator)
+    after = _noise(before, second, (13, 16, 4, 6), generator)
+    assert torch.equal(after[:, 1:3], before[:, -2:])
+    fresh = [latent for latent in after.unbind(1) if not any(torch.equal(latent, each) for each in before.unbind(1))]
+    assert len(fresh) == 11
+
+
+def test_pictures_that_do_not_fit_are_refused_before_anything_is_computed(pipeline):
+    wrong = {
+        "canvas": (
+            np.zeros((480, 720, 3), np.uint8),
+            r"canvas must be uint8 \[32, 48, 3\], and is uint8 \[480, 720, 3\]",
+        ),
+        "face": (np.zeros((512, 512, 3), np.float32), "face must be uint8"),
+        "drawings": (np.zeros((0, 32, 48, 3), np.uint8), "no drawing to animate by"),
+        "reference_drawing": (None, "give its reference_drawing"),
+        "steps": (7, "steps must divide 1000, 7 does not; take 10, 20 or 50"),
+        "overlap": (40, "share 0 to 21 frames"),
+    }
+    for name, (value, reason) in wrong.items():
+        with pytest.raises(UserError, match=reason):
+            pipeline(**inputs(1) | {name: value})
+
+
+def test_moving_offloading_and_tiling_reach_the_right_parts(release, monkeypatch):
+    own = PortraitAnimationPipeline.from_pretrained(release, device="cpu")
+    parts = {name: part for name, part in own.components.items() if isinstance(part, torch.nn.Module)}
+    assert set(parts) == {"transformer", "face_projector", "guider", "vae", "image_encoder"}
+    own.to(torch.bfloat16)
+    assert {part.dtype for part in parts.values()} == {torch.bfloat16}
+    own.to(torch.float32)
+    assert own.device == torch.device("cpu")
+    own.enable_vae_tiling()
+    own.enable_vae_slicing()
+    assert (own.vae.use_tiling, own.vae.use_slicing) == (True, True)
+
+    # accelerate's hooks also take the CPU for a device to bring parts to.
+    brought = []
+    names = {id(part): name for name, part in parts.items()}
+    fetch = CpuOffload.pre_forward
+
+    def remember(self: CpuOffload, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        brought.append(names[id(module)])
+        return fetch(self, module, *args, **kwargs)
+
+    monkeypatch.setattr(CpuOffload, "pre_forward", remember)
+    own.enable_model_cpu_offload(device="cpu")
+    own.set_progress_bar_config(disable=True)
+    assert len(frames_of(own, 1, steps=1, guidance=1.0)) == 1
+    assert list(dict.fromkeys(brought)) == ["vae", "image_encoder", "guider", "face_projector", "transformer"]
+    assert brought[-1] == "vae"
