@@ -10,6 +10,7 @@ from training.guider import PictureEncoder
 from training.latents import CHANNELS
 from training.prepared import Prepared
 from training.schedule import NoiseSchedule
+from training.shrink import shrunk
 
 
 class Inputs(NamedTuple):
@@ -72,8 +73,8 @@ def _reference_moments(batch: Prepared, encoder: PictureEncoder | None) -> Tenso
     if batch.draws.pixel_noise is not None and batch.draws.pixel_sigma is not None:
         pixels = pixels + batch.draws.pixel_sigma.view(-1, 1, 1, 1) * batch.draws.pixel_noise
     moments: Tensor = encoder(pixels.unsqueeze(2))
-    # Where latents are shrunk, by the same means.
-    return functional.adaptive_avg_pool3d(moments, (None, *batch.video.shape[-2:]))
+    # As the stored latents were.
+    return shrunk(moments, moments.shape[-2] // batch.video.shape[-2])
 
 
 def _without(values: Tensor, dropped: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ class DataConfig(Section):
     face_tokens: Literal["siglip", "patches"] = "siglip"
     """The encoder of the face tokens that are accepted. ``patches`` are no embedding but pixels: for trials without it."""
     shrink: Literal[1, 3, 5, 15] = 1
-    """Averages latents and loss weights over this many cells a side, for machines without a GPU; only with the codec
-    ``pixels``, whose latents mean something when they are averaged. 60×90 cells become 20×30, 12×18 or 4×6."""
+    """Cells are this many times as wide and high, for machines without a GPU; only with the codec ``pixels``, see
+    :mod:`training.shrink`. 60×90 cells become 20×30, 12×18 or 4×6."""
     threads: int = Field(2, ge=1)
     """Threads that read, on each rank; one more prepares what they read."""
     prefetch_mib: int = Field(512, ge=1)

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from training.codec import CodecConfig
 from training.latents import CELL, CHANNELS, STRIDE
 from training.pixels import BLACK, CHROMA_GAIN, DETAIL_GAIN, DRAWING_GAIN, LUMA_GAIN, QUARTER
+from training.shrink import shrunk
 from training.vae import load_vae, read_config
 from training.whereabouts import Whereabouts
 
@@ -45,7 +46,7 @@ class PixelsGuider(Whereabouts):
     """A stand-in for machines without the VAE: the latents of the codec ``pixels`` plus a convolution that starts at zero.
 
     It has something to train where the real guider has an encoder, and no claim beyond that. ``grid`` is (h, w) of the
-    latents it returns; where that is coarser than a cell of 8×8 px, latents are averaged.
+    latents it returns; where that is coarser than cells of 8×8 px, they are :func:`training.shrink.shrunk`.
     """
 
     def __init__(self, grid: tuple[int, int]) -> None:
@@ -58,8 +59,8 @@ class PixelsGuider(Whereabouts):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``pixels`` [B, 3, 4F−3, H, W] → latents [B, 16, F, *grid]."""
-        latents = functional.adaptive_avg_pool3d(drawing_latents(pixels), (None, *self.grid))
-        latents = latents.to(self.conv.weight.dtype)
+        latents = drawing_latents(pixels)
+        latents = shrunk(latents, latents.shape[-2] // self.grid[0]).to(self.conv.weight.dtype)
         learned: Tensor = self.conv(latents)
         return latents + learned
 

@@ -18,6 +18,7 @@ from training.drawings import LANDMARK_FIELDS, draw_landmarks
 from training.encode_config import RenderConfig
 from training.loss_weight import sample_weight
 from training.randomness import Draws, choose
+from training.shrink import shrunk
 
 Landmarks = Literal["cached", "rendered"]
 
@@ -93,26 +94,24 @@ class Preparer:
         pixels = np.stack([self._picture(sample) for sample in samples]) if recipe.reference.of_pixels else None
         return Prepared(
             clip_ids=tuple(raw["__key__"]),
-            video=self._shrunk(raw[layer + "video_moments.safetensors"]),
-            reference=None if pixels is not None else self._shrunk(raw[layer + "reference_moments.safetensors"]),
+            video=self._latents(raw[layer + "video_moments.safetensors"]),
+            reference=None if pixels is not None else self._latents(raw[layer + "reference_moments.safetensors"]),
             reference_pixels=None if pixels is None else torch.from_numpy(pixels),
-            landmarks=None if rendered else self._shrunk(raw[layer + "landmark_latents.safetensors"]),
+            landmarks=None if rendered else self._latents(raw[layer + "landmark_latents.safetensors"]),
             renders=torch.from_numpy(np.stack([self._draw(sample) for sample in samples])) if rendered else None,
             face_tokens=raw["face_tokens.npy"],
-            weight=self._shrunk(torch.from_numpy(np.stack([weight.weight for weight in weights]))),
+            weight=functional.avg_pool2d(
+                torch.from_numpy(np.stack([weight.weight for weight in weights])), self._recipe.data.shrink
+            ),
             draws=draws,
             scale=self._scale,
             mean_weight=float(np.mean([weight.mean for weight in weights])),
             above_1=float(np.mean([weight.above_1 for weight in weights])),
         )
 
-    def _shrunk(self, values: Tensor) -> Tensor:
-        """[B, …, 60, 90] → [B, …, h, w]: means of shrink × shrink cells."""
-        shrink = self._recipe.data.shrink
-        if shrink == 1:
-            return values
-        cells = functional.avg_pool2d(values.float().flatten(0, -3), shrink)
-        return cells.view(*values.shape[:-2], *cells.shape[-2:]).to(values.dtype)
+    def _latents(self, stored: Tensor) -> Tensor:
+        """[B, C, F, 60, 90] → [B, C, F, h, w]."""
+        return shrunk(stored, self._recipe.data.shrink)
 
     def _draw(self, sample: Mapping[str, Any]) -> np.ndarray:
         assert self._backend is not None

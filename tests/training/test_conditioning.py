@@ -9,11 +9,12 @@ import torch
 from tests.training.test_schedule import CONFIG_5B, reference_alphas
 from training.codec import CodecConfig
 from training.conditioning import model_inputs
-from training.guider import PictureEncoder
+from training.guider import PictureEncoder, pixel_latents
 from training.model import PortraitModel
 from training.prepared import Prepared
 from training.randomness import Chances, Shapes, draw
 from training.schedule import NoiseSchedule
+from training.shrink import shrunk
 
 B, F, C, H, W = 3, 5, 16, 4, 6
 SCALE = 0.7
@@ -141,7 +142,7 @@ class Recorder(PictureEncoder):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         self.pixels = pixels
-        return torch.ones(B, 32, 1, 3 * H, 3 * W)
+        return torch.ones(B, 32, 1, H, W)
 
 
 def test_a_reference_of_pixels_gets_its_noise_before_it_is_encoded() -> None:
@@ -166,6 +167,16 @@ def test_without_noise_the_picture_is_encoded_as_it_is() -> None:
     encoder = Recorder()
     model_inputs(replace(batch(), reference=None, reference_pixels=images), SCHEDULE, encoder, torch.float32)
     assert (encoder.pixels == 1).all()
+
+
+def test_a_reference_of_pixels_is_shrunk_as_the_stored_latents_were() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (B, 24 * H, 24 * W, 3), dtype=torch.uint8, generator=generator)
+    given = replace(batch(moments=C), reference=None, reference_pixels=images)
+    reference = model_inputs(given, SCHEDULE, PictureEncoder(CodecConfig()), torch.float32).arguments["reference"]
+    pixels = (images.permute(0, 3, 1, 2).float() / 127.5 - 1).unsqueeze(2)
+    wanted = SCALE * shrunk(pixel_latents(pixels), 3).transpose(1, 2)
+    torch.testing.assert_close(reference[:, :1], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_pixels_without_an_encoder_are_refused() -> None:
