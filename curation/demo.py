@@ -22,6 +22,12 @@ _MAN = "demo/carphone_pristine.mp4"
 _PORTRAIT = "demo/astronaut.png"
 
 
+_CLOSE_UP = (slice(16, 112), slice(8, 152))
+"""Rows and columns of the talking man's video that hold his face all the time, and no more of the rest than 3:2 asks for.
+In frames of 192×144 px his face is 57 px high: it then fills 0.6 of a sample's height, and its lips can be told apart on a
+thumbnail."""
+
+
 def _path(name: str) -> Path:
     return models.model_path(name, "faceloom ingest demo")
 
@@ -68,7 +74,7 @@ def _cut_short() -> bytes:
 def _retimed(start_s: float, stop_s: float, speed: float, mirrored: bool, backwards: bool) -> Callable[[], bytes]:
     def make() -> bytes:
         frames, fps = _man()
-        stretch = frames[round(start_s * fps) : round(stop_s * fps)]
+        stretch = frames[round(start_s * fps) : round(stop_s * fps), *_CLOSE_UP]
         if mirrored:
             stretch = stretch[:, :, ::-1]
         if backwards:
@@ -103,7 +109,7 @@ def _variation(
     backwards: bool = False,
     role: Literal["training", "held out"] = "training",
 ) -> DemoClip:
-    """The talking man between two times, slowed to ``speed``: 4 s in which other frames of him are sampled."""
+    """The talking man close up between two times, slowed to ``speed``: 4 s in which other frames of him are sampled."""
     manner = "_mirrored" * mirrored + "_backwards" * backwards
     name = f"man{manner}_from_{stop_s if backwards else start_s:.1f}s.mp4"
     return DemoClip(name, _retimed(start_s, stop_s, speed, mirrored, backwards), "kept", role=role)
