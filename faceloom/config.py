@@ -64,6 +64,20 @@ def load(
         raise UserError(f"bad configuration ({where}):\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
+def by_part(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Overrides ``part.a.b=c`` of a whole file, as overrides ``a.b=c`` of each of its :data:`PARTS`.
+
+    Raises :class:`UserError` for one that begins with no part.
+    """
+    sorted_: dict[str, list[str]] = {part: [] for part in PARTS}
+    for override in overrides:
+        part, dot, rest = override.partition(".")
+        if not dot or part not in sorted_:
+            raise UserError(f"--set {override}: here a key begins with one of {', '.join(PARTS)}")
+        sorted_[part].append(rest)
+    return sorted_
+
+
 def resolve(source: str) -> Path:
     """The file behind ``--config``: an existing path, or a packaged config by its bare name."""
     path = Path(source)
@@ -126,18 +140,31 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"--set takes section.key=value, not {override!r}")
     *parents, leaf = key.split(".")
-    node = tree
+    node: Any = tree
     for parent in parents:
-        if node.get(parent) is None:
-            node[parent] = {}
-        child = node[parent]
-        if not isinstance(child, dict):
-            raise UserError(f"--set {override}: {parent!r} is a value, not a section")
-        node = child
+        node = _child(node, parent, override)
+    if not isinstance(node, dict):
+        raise UserError(f"--set {override}: {parents[-1]!r} is a list; say which of them, and then its key")
     try:
         node[leaf] = yaml.safe_load(value)
     except yaml.YAMLError:
         node[leaf] = value
+
+
+def _child(node: Any, key: str, override: str) -> Any:
+    """The section or list ``key`` of a section, which need not be there yet; of a list, the section with that ``name``."""
+    if isinstance(node, list):
+        named = {str(item["name"]): item for item in node if isinstance(item, dict) and "name" in item}
+        if key not in named:
+            raise UserError(
+                f"--set {override}: the list has no {key!r}; it has {', '.join(named) or 'nothing with a name'}"
+            )
+        return named[key]
+    if node.get(key) is None:
+        node[key] = {}
+    if not isinstance(node[key], dict | list):
+        raise UserError(f"--set {override}: {key!r} is a value, not a section")
+    return node[key]
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:

@@ -10,6 +10,9 @@ from shards.repack import repack
 LEAST_USE = 1.05
 """How much worse another clip's landmarks must be for a clip than its own, for the demo to say that the model uses them."""
 
+_NOTHING_TO_LEARN = {"identity": 1.01}
+"""What a stage may make of the loss: there is one man, whose face tells nothing that a constant would not."""
+
 _SAMPLES_PER_SHARD = 4
 
 
@@ -32,7 +35,7 @@ def unexpected(run: Path) -> list[str]:
     before = measured[0]["held_out"]
     surprises = []
     for stage, after in {line["stage"]: line["held_out"] for line in measured[1:]}.items():
-        if after >= before:
+        if after >= before * _NOTHING_TO_LEARN.get(stage, 1.0):
             surprises.append(f"stage {stage}: the held-out loss did not fall, from {before:.5f} to {after:.5f}")
         before = after
     if last["held_out_other_landmarks"] < LEAST_USE * last["held_out"]:

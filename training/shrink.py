@@ -22,20 +22,19 @@ def shrunk(latents: Tensor, shrink: int) -> Tensor:
     if shrink == 1:
         return latents
     fine = latents.float()
-    light = fine.narrow(-4, LUMA.start, 4) / LUMA_GAIN
-    light = (light.narrow(-4, 0, 4).unflatten(-4, (2, 2))).mean(-4)  # of two frames each, as the detail is
-    across = fine.narrow(-4, ACROSS.start, 2) / DETAIL_GAIN
-    down = fine.narrow(-4, DOWN.start, 2) / DETAIL_GAIN
-    columns = torch.stack([light + across, light - across], -1).flatten(-2)
-    rows = torch.stack([light + down, light - down], -2).flatten(-3, -2)
-    left, right = _means(columns, shrink, shrink).unflatten(-1, (-1, 2)).unbind(-1)
-    upper, lower = _means(rows, shrink, shrink).unflatten(-2, (-1, 2)).unbind(-2)
-    means = _means(fine.narrow(-4, 0, ACROSS.start), shrink, shrink)
-    coarse = torch.cat([means, DETAIL_GAIN / 2 * (left - right), DETAIL_GAIN / 2 * (upper - lower)], dim=-4)
+    luma = fine[..., LUMA, :, :, :] / LUMA_GAIN
+    light = (luma[..., 0::2, :, :, :] + luma[..., 1::2, :, :, :]) / 2  # of two frames each, as the detail is
+    across = fine[..., ACROSS, :, :, :] / DETAIL_GAIN
+    down = fine[..., DOWN, :, :, :] / DETAIL_GAIN
+    columns = _means(torch.stack([light + across, light - across], -1).flatten(-2), shrink)
+    rows = _means(torch.stack([light + down, light - down], -2).flatten(-3, -2), shrink)
+    details = (columns[..., 0::2] - columns[..., 1::2], rows[..., 0::2, :] - rows[..., 1::2, :])
+    means = _means(fine[..., : ACROSS.start, :, :, :], shrink)
+    coarse = torch.cat([means, *(DETAIL_GAIN / 2 * detail for detail in details)], dim=-4)
     return coarse.to(latents.dtype)
 
 
-def _means(values: Tensor, height: int, width: int) -> Tensor:
-    """Means over blocks of the last two axes."""
-    flat = functional.avg_pool2d(values.flatten(0, -3), (height, width))
+def _means(values: Tensor, side: int) -> Tensor:
+    """Means over squares of the last two axes."""
+    flat = functional.avg_pool2d(values.flatten(0, -3), side)
     return flat.view(*values.shape[:-2], *flat.shape[-2:])

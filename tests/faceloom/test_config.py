@@ -181,3 +181,36 @@ def test_differences_are_named_by_their_keys():
     assert config.differences(before, now) == ["a.c: 2 → 3", "d: x → None"]
     assert config.differences(before["a"], now["a"], "run") == ["run.c: 2 → 3"]
     assert config.differences(before, before) == []
+
+
+class Stage(config.Section):
+    name: str
+    steps: int
+
+
+class Course(config.Section):
+    stages: tuple[Stage, ...] = ()
+
+
+def test_an_override_reaches_into_a_list_by_the_names_of_its_sections(yaml_file):
+    source = yaml_file("stages: [{name: motion, steps: 1}, {name: joint, steps: 2}]")
+    loaded = config.load(Course, source, ["stages.joint.steps=7"])
+    assert [stage.steps for stage in loaded.stages] == [1, 7]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [("stages.base.steps=7", "the list has no 'base'; it has motion"), ("stages.motion=7", "is a list")],
+)
+def test_an_override_of_a_list_must_name_one_of_its_sections_and_a_key(yaml_file, override, told):
+    with pytest.raises(UserError, match=told):
+        config.load(Course, yaml_file("stages: [{name: motion, steps: 1}]"), [override])
+
+
+def test_the_overrides_of_a_whole_file_are_told_apart_by_their_parts():
+    sorted_ = config.by_part(["train.stages.base.steps=9", "curate.crop.mode=wide", "train.dtype=fp32"])
+    assert sorted_["train"] == ["stages.base.steps=9", "dtype=fp32"]
+    assert sorted_["curate"] == ["crop.mode=wide"]
+    assert sorted_["encode"] == []
+    with pytest.raises(UserError, match="begins with one of curate, encode"):
+        config.by_part(["crop.mode=wide"])
