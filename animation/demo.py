@@ -32,7 +32,7 @@ Results = dict[str, dict[str, dict[str, float | None]]]
 MAKERS = ("animated", "still", "noise")
 METRICS = ("truth_mae", "truth_lip_gap_correlation", "truth_expression", "truth_pose_deg")
 LEAST_CORRELATION = 0.5
-"""How far the lips must open as the true ones do, for the demo to say that they follow."""
+"""How far the lips must open as the true ones do, for the demo to say that they follow him."""
 
 _NOISE_LEVELS = 8.0
 """Standard deviation of the noise on the repeated frame, of 255: as of a camera in the dark."""
@@ -89,20 +89,20 @@ def mean(results: Results, maker: str, metric: str) -> float | None:
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
-def unexpected(results: Results) -> list[str]:
-    """One sentence for each thing that the animated clips should be and are not."""
-    surprises = []
+def not_reached(results: Results) -> list[str]:
+    """One sentence for each thing that animated clips should be and these are not."""
+    missed = []
     error = {maker: mean(results, maker, "truth_mae") for maker in MAKERS}
     for maker in ("still", "noise"):
         own, other = error["animated"], error[maker]
         if own is None or other is None or own >= other:
-            surprises.append(
+            missed.append(
                 f"what is animated is no nearer to the truth than {maker}: mean absolute error {own} and {other}"
             )
     lips = mean(results, "animated", "truth_lip_gap_correlation")
     if lips is None or lips < LEAST_CORRELATION:
-        surprises.append(f"the lips do not follow: their gap correlates with the true one by {lips}")
-    return surprises
+        missed.append(f"the lips do not follow: their gap correlates with the true one by {lips}")
+    return missed
 
 
 def _step_of(model: Path) -> int | None:

@@ -18,6 +18,10 @@ CHEAP_SETTINGS = (
     *("flow.model=raft-small", "flow.scale=0.25", "flow.iterations=2"),
     *("run.face.workers=1", "run.flow.workers=1", "run.block_clips=2"),
 )
+_SHORT_TRAINING = (
+    *("train.ema.decay=0.9", "train.stages.base.steps=120", "train.stages.motion.steps=30"),
+    *("train.stages.identity.steps=20", "train.stages.joint.steps=10"),
+)
 _ROOT = Path(package.__file__).parents[1]
 _TIMEOUT_S = 1000.0
 
@@ -38,6 +42,12 @@ def faceloom(
 def curate(manifest: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """``faceloom curate`` with the cheap flow, in blocks of two clips."""
     return faceloom(*curate_arguments(manifest, out), *more)
+
+
+def short_demo(out: Path) -> tuple[str | Path, ...]:
+    """The arguments of a demo whose model is trained for a minute: it learns, and draws nothing yet."""
+    settings = [argument for setting in _SHORT_TRAINING for argument in ("--set", setting)]
+    return ("demo", "--out", out, *settings)
 
 
 def curate_arguments(manifest: Path, out: Path) -> tuple[str | Path, ...]:

@@ -11,7 +11,7 @@ from curation.sources import Clip, write_manifest
 from curation.video import FrameReader, probe
 from faceloom import models
 from faceloom.models import model_path
-from tests.e2e.command import curate, faceloom
+from tests.e2e.command import curate, faceloom, short_demo
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,7 +65,7 @@ def undisturbed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``faceloom demo`` leaves behind."""
+    """What ``faceloom demo`` leaves behind, with less training than it has by itself."""
     out = tmp_path_factory.mktemp("demo") / "demo"
-    faceloom("demo", "--out", out)
+    faceloom(*short_demo(out))
     return out

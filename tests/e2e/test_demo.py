@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from landmarks.record import dequantise, to_crop
 from shards.schema import BASE_LAYER, FIELDS, FRAMES, HEIGHT, WIDTH, decode_field, layer_fields
 from shards.video import decode_video
 from tests.browser import Visit
-from tests.e2e.command import faceloom
+from tests.e2e.command import faceloom, short_demo
 from training.demo import unexpected as unlearned
 
 pytestmark = pytest.mark.e2e
@@ -71,6 +72,20 @@ def test_the_stages_of_training_learned_and_left_videos(demo: Path) -> None:
     assert np.abs(generated - truth).mean() < 0.85 * np.abs(noise - truth).mean()
 
 
+def test_the_man_moves_as_he_did_where_he_was_held_out(demo: Path) -> None:
+    results = json.loads((demo / "animated/summary.json").read_text())
+    assert set(results) == set(held_out_keys())
+    for name in results:
+        stem = Path(name).stem
+        made = decode_video((demo / f"animated/{stem}.mp4").read_bytes())
+        assert made.shape == (FRAMES, HEIGHT, WIDTH, 3)
+        true = decode_video((demo / f"animated/{stem}.driving.mp4").read_bytes())
+        assert results[name]["animated"]["truth_mae"] == pytest.approx(
+            np.abs(made.astype(float) - true).mean(), rel=1e-3
+        )
+        assert np.abs(np.diff(made.astype(float), axis=0)).mean() > 0.5  # it moves
+
+
 def test_a_rejection_names_rule_value_and_threshold_and_a_failure_stage_and_message(demo: Path) -> None:
     for row in read_ledger(demo / "dataset").to_pylist():
         told = {name for name in ("rule", "value", "threshold", "stage", "error", "message") if row[name] is not None}
@@ -80,12 +95,12 @@ def test_a_rejection_names_rule_value_and_threshold_and_a_failure_stage_and_mess
 
 def test_a_second_demo_has_nothing_to_do_and_touches_nothing(demo: Path) -> None:
     def state() -> dict[Path, tuple[int, bytes]]:
-        kept = [*(demo / "dataset").rglob("*"), *(demo / "landmarks").iterdir()]
+        kept = [*(demo / "dataset").rglob("*"), *(demo / "landmarks").iterdir(), *(demo / "animated").rglob("*")]
         files = [path for path in kept if path.is_file()]
         return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
     before = state()
-    again = faceloom("demo", "--out", demo)
+    again = faceloom(*short_demo(demo))
     assert "nothing to do" in again.stdout
     assert state() == before
 
