@@ -64,6 +64,7 @@ def animate_held_out(
         shutil.rmtree(out / _MODEL, ignore_errors=True)
         export(newest.path, "diffusers", out / _MODEL, ema=bool(newest.names("ema")))
     model = PortraitAnimationPipeline.from_pretrained(out / _MODEL, device=config.load.device)
+    model.set_progress_bar_config(disable=True)
     results: Results = {}
     rows = []
     reader = FaceReader("mediapipe", _WANTED_BY)

@@ -31,6 +31,7 @@ from training.latents import CELL
 from training.model import PortraitModel
 from training.pixels import PixelsCodec
 from training.sampling import load_scheduler, sample
+from training.shrink import shrunk
 from training.vae import to_frames
 
 Frames = Sequence[np.ndarray] | np.ndarray
@@ -230,10 +231,9 @@ class PortraitAnimationPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def _reference(self, canvas: np.ndarray, generator: torch.Generator, frames: int) -> Tensor:
         """Scaled latents [1, F, 16, h, w]: the portrait in latent 0, then zeros. A VAE's are drawn from its distribution."""
-        pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+        pixels = torch.tensor(canvas).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
         if self.vae is None:
-            grid = (self.transformer.config.sample_height, self.transformer.config.sample_width)
-            latent = functional.adaptive_avg_pool3d(pixel_latents(pixels), (None, *grid))
+            latent = shrunk(pixel_latents(pixels), self.trained_on.shrink)
         else:
             encoded = self.vae.encode(pixels.to(self._execution_device, self.vae.dtype)).latent_dist
             latent = self.vae.config.scaling_factor * encoded.sample(generator)

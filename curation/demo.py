@@ -145,7 +145,7 @@ DEMO = (
     _variation(0.7, 3.7, 0.75, mirrored=True, backwards=True),
     # What is held out shows nobody else, there is only the one man. Some of its seconds are in a clip to train on too,
     # at other instants: it tells whether training works, and not how a model does with strangers.
-    _variation(2.2, 4.0, 0.50, mirrored=True, role="held out"),
+    _variation(2.2, 4.0, 0.45, mirrored=True, role="held out"),
     _variation(0.0, 2.0, 0.50, backwards=True, role="held out"),
     _variation(1.0, 3.0, 0.50, mirrored=True, backwards=True, role="held out"),
 )
