@@ -22,7 +22,7 @@ _MAN = "demo/carphone_pristine.mp4"
 _PORTRAIT = "demo/astronaut.png"
 
 
-_CLOSE_UP = (slice(16, 112), slice(8, 152))
+CLOSE_UP = (slice(16, 112), slice(8, 152))
 """Rows and columns of the talking man's video that hold his face all the time, and no more of the rest than 3:2 asks for.
 In frames of 192×144 px his face is 57 px high: it then fills 0.6 of a sample's height, and its lips can be told apart on a
 thumbnail."""
@@ -74,7 +74,7 @@ def _cut_short() -> bytes:
 def _retimed(start_s: float, stop_s: float, speed: float, mirrored: bool, backwards: bool) -> Callable[[], bytes]:
     def make() -> bytes:
         frames, fps = _man()
-        stretch = frames[round(start_s * fps) : round(stop_s * fps), *_CLOSE_UP]
+        stretch = frames[round(start_s * fps) : round(stop_s * fps), *CLOSE_UP]
         if mirrored:
             stretch = stretch[:, :, ::-1]
         if backwards:
