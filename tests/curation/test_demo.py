@@ -96,7 +96,9 @@ def test_a_variation_plays_what_its_name_says(made, name, position, second, mirr
     shown = frames(made[name])[position]
     close_up = square_pixels(frames(man))[:, *CLOSE_UP]
     differences = np.abs(close_up - (shown[:, ::-1] if mirrored else shown)).mean(axis=(1, 2, 3))
-    assert np.argmin(differences) == round(second * probe(man.path).fps)
+    assert (
+        abs(np.argmin(differences) - round(second * probe(man.path).fps)) <= 1
+    )  # neighbours differ less than encodings
     assert differences.min() < 6
 
 
