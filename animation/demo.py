@@ -17,7 +17,7 @@ from animation.animate_config import AnimateConfig
 from animation.pipeline import PortraitAnimationPipeline
 from curation.samples import kept_sample
 from evaluation.compare import compare_with_truth
-from evaluation.track import face_reader
+from evaluation.track import FaceTracker
 from faceloom.models import model_path
 from landmarks.face_reader import FaceReader
 from shards.storage import make_folder, write_atomic
@@ -126,7 +126,7 @@ def _measured(made: NDArray[np.uint8], true: NDArray[np.uint8]) -> dict[str, dic
     still = np.repeat(true[:1], len(true), axis=0)
     noise = np.random.default_rng(0).normal(0, _NOISE_LEVELS, true.shape)
     videos = {"animated": made, "still": still, "noise": np.clip(np.rint(still + noise), 0, 255).astype(np.uint8)}
-    with face_reader(model_path("face_landmarker", _WANTED_BY)) as faces:
+    with FaceTracker(model_path("face_landmarker", _WANTED_BY)) as faces:
         measures = {maker: compare_with_truth(videos[maker], true, faces) for maker in MAKERS}
     return {maker: {metric: measures[maker][metric].value for metric in METRICS} for maker in MAKERS}
 

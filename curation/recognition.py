@@ -13,9 +13,9 @@ from landmarks.landmarker import Face
 
 MODEL_KEY = "identity_check.model"
 
-_SIDE = 112
+SIDE = 112
 # Eyes, nose and mouth corners in a crop of 112 px: the template of ArcFace (InsightFace) and SFace (OpenCV) alike.
-_TEMPLATE = np.array(
+TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
@@ -38,18 +38,18 @@ NETWORKS = {
 class Recogniser:
     """A network of :data:`NETWORKS`, on the CPU, from its ONNX ``file``.
 
-    Raises :class:`UserError` if OpenCV cannot read the file.
+    Raises :class:`UserError` if OpenCV cannot read the file; ``wanted_by`` says there who asked for it.
     """
 
-    def __init__(self, name: str, file: Path) -> None:
+    def __init__(self, name: str, file: Path, wanted_by: str = MODEL_KEY) -> None:
         self._network = NETWORKS[name]
         try:
             self._net = cv2.dnn.readNetFromONNX(str(file))
         except cv2.error as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(
-                f"{MODEL_KEY}: {file} is no ONNX network that OpenCV {cv2.__version__} can read ({reason}); "
-                "replace it, or set identity_check.model to none"
+                f"{wanted_by}: {file} is no ONNX network that OpenCV {cv2.__version__} can read ({reason}); "
+                "replace it, or do without it"
             ) from None
 
     def embed(self, frame: np.ndarray, face: Face) -> np.ndarray:
@@ -58,16 +58,25 @@ class Recogniser:
         Its direction says who it is. NaN where the five points that align a face coincide.
         """
         height, width = frame.shape[:2]
-        placed, _ = cv2.estimateAffinePartial2D(
-            five_points(face.points[:, :2] * [width, height]), _TEMPLATE, method=cv2.LMEDS
-        )
-        aligned = np.zeros((_SIDE, _SIDE, 3), np.uint8)
-        if placed is not None:
-            aligned = cv2.warpAffine(frame, placed, (_SIDE, _SIDE))
+        aligned = align(frame, face.points[:, :2] * [width, height])
+        embedding = self.embed_aligned(np.zeros((SIDE, SIDE, 3), np.uint8) if aligned is None else aligned)
+        return embedding if aligned is not None else np.full_like(embedding, np.nan)
+
+    def embed_aligned(self, aligned: np.ndarray) -> np.ndarray:
+        """As :meth:`embed`, of a face that :func:`align` or another has put in place."""
         mean = self._network.mean
         self._net.setInput(cv2.dnn.blobFromImage(aligned, self._network.scale, mean=(mean, mean, mean)))
         embedding = np.asarray(self._net.forward(), np.float32).ravel()
-        return embedding / np.linalg.norm(embedding) if placed is not None else np.full_like(embedding, np.nan)
+        return embedding / np.linalg.norm(embedding)
+
+
+def align(frame: np.ndarray, points_px: np.ndarray) -> np.ndarray | None:
+    """The face of ``points_px`` [478, 2] in the place that recognition networks expect: uint8 RGB ``[112, 112, 3]``.
+
+    None where the five points that align a face coincide.
+    """
+    placed, _ = cv2.estimateAffinePartial2D(five_points(points_px), TEMPLATE, method=cv2.LMEDS)
+    return None if placed is None else np.asarray(cv2.warpAffine(frame, placed, (SIDE, SIDE)), np.uint8)
 
 
 def least_similarity(embeddings: Mapping[int, np.ndarray], window: tuple[int, int], shot: tuple[int, int]) -> float:

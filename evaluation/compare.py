@@ -17,7 +17,7 @@ from evaluation.measure import Measure, absent, mean_of
 from evaluation.metrics import METRICS
 from evaluation.motion import best_offset, expression_distance, lip_gap_correlation, pose_distance_deg, since
 from evaluation.pixels import absolute_error, psnr_db, squared_error, structural_similarity
-from evaluation.track import FaceReader, FaceTrack
+from evaluation.track import FaceTrack, FaceTracker
 from shards.schema import FPS
 
 _NO_FACE = "no frame shows a face both in the result and in the {other}"
@@ -37,7 +37,7 @@ class Compared:
 
 
 def compare_with_truth(
-    result: Path | NDArray[np.uint8], truth: Path | NDArray[np.uint8], faces: FaceReader, fps: float = FPS
+    result: Path | NDArray[np.uint8], truth: Path | NDArray[np.uint8], faces: FaceTracker, fps: float = FPS
 ) -> dict[str, Measure]:
     """How far ``result`` is from ``truth``: every metric ``truth_*`` of :mod:`evaluation.metrics`.
 

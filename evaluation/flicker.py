@@ -6,6 +6,9 @@ for Videos* (2016). Ours takes absolute differences of luma in place of squared 
 looks at the face alone, at one size. The flow is DIS (Kroeger et al., 2016), which needs no weights.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +28,24 @@ def flicker(footage: Footage, track: FaceTrack) -> NDArray[np.float64]:
     values = np.full(max(0, len(footage) - 1), np.nan)
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     before: Frame | None = None
-    for number, frame in enumerate(footage):
-        if before is not None and found[number - 1] and found[number]:
-            window = _about(track.box(number - 1), track.box(number))
-            values[number - 1] = _warping_error(_cut(before, window), _cut(frame, window), flow)
-        before = frame
+    with _one_thread():
+        for number, frame in enumerate(footage):
+            if before is not None and found[number - 1] and found[number]:
+                window = _about(track.box(number - 1), track.box(number))
+                values[number - 1] = _warping_error(_cut(before, window), _cut(frame, window), flow)
+            before = frame
     return values
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """At this size, more threads wait for each other longer than they compute, above all on a machine that has other work."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _about(a: Box, b: Box) -> Box:

@@ -4,14 +4,13 @@ What SkyReels-A1's paper (§5) says of its expression and pose scores: the L1 di
 poses. Frame i of one face is held against frame i of the other; a frame without one of the two is NaN, and NaN here.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from curation.statistics import STATISTICS
 from evaluation.measure import Measure
 from landmarks.angles import Floats, geodesic_deg, head_pose_deg
+from landmarks.retarget import apparent_rotation
 
 LEAST_FRAMES = 8
 """A correlation over fewer frames says nothing."""
@@ -35,13 +34,14 @@ def pose_distance_deg(a: Floats, b: Floats) -> Values:
     return np.concatenate([turned, geodesic_deg(a, b)[:, None]], axis=1)
 
 
-def since(pose: Floats, frame: int) -> NDArray[np.floating[Any]]:
-    """Poses ``[T, 4, 4]`` as turns from that of one frame: ``R_frame⁻¹ · R_i``, without translation.
+def since(pose: Floats, frame: int) -> NDArray[np.float64]:
+    """Poses ``[T, 4, 4]`` as turns from that of one frame: ``A_frame⁻¹ · A_i``, as the camera sees them.
 
-    What :meth:`landmarks.backend.Backend.onto` carries over, and all that two different people can have in common.
+    What :func:`landmarks.retarget.transfer_rotation` carries over, and all that two people in two places can have in common.
     """
-    turned = np.array(pose)
-    turned[:, :3, :3] = pose[frame, :3, :3].T @ pose[:, :3, :3]
+    seen = apparent_rotation(pose)
+    turned = np.array(pose, np.float64)
+    turned[:, :3, :3] = seen[frame].T @ seen
     return turned
 
 

@@ -1,7 +1,5 @@
 """What MediaPipe sees of the one face of a video, frame by frame."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 from evaluation.footage import Footage
 from faceloom.errors import UserError
 from landmarks.extract import extract
-from landmarks.geometry import CanonicalFace, metric_landmarks, read_geometry
+from landmarks.geometry import metric_landmarks, read_geometry
 from landmarks.landmarker import Box, Landmarker, landmark_box
 from landmarks.mouth import lip_gap_cm
 from landmarks.record import BLENDSHAPES, POINTS
@@ -52,15 +50,15 @@ class FaceTrack:
         return FaceTrack(taken(self.points_px), taken(self.blendshapes), taken(self.pose), taken(self.lip_gap_cm))
 
 
-class FaceReader:
-    """The landmarker of one process; :func:`face_reader` opens one."""
+class FaceTracker:
+    """MediaPipe's landmarker for one process, from its bundle ``face_landmarker``; use it with ``with``."""
 
-    def __init__(self, landmarker: Landmarker, canonical: CanonicalFace) -> None:
-        self._landmarker = landmarker
-        self._canonical = canonical
+    def __init__(self, task_file: Path) -> None:
+        self._landmarker = Landmarker(task_file)
+        self._canonical = read_geometry(task_file)
 
     def track(self, footage: Footage) -> FaceTrack:
-        """The largest face of the first frame that shows one, followed through all of them."""
+        """The largest face of the first frame that shows one, followed through all of them; nothing is filled in."""
         try:
             record = extract(footage, self._landmarker, self._canonical)
         except UserError:  # no face in any frame
@@ -73,15 +71,15 @@ class FaceReader:
             lip_gap_cm(metric),
         )
 
+    def close(self) -> None:
+        """Free the landmarker."""
+        self._landmarker.close()
 
-@contextmanager
-def face_reader(task_file: Path) -> Iterator[FaceReader]:
-    """A reader with MediaPipe's bundle ``face_landmarker``, freed at the end."""
-    landmarker = Landmarker(task_file)
-    try:
-        yield FaceReader(landmarker, read_geometry(task_file))
-    finally:
-        landmarker.close()
+    def __enter__(self) -> "FaceTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _nobody(frames: int) -> FaceTrack:

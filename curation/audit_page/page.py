@@ -1,7 +1,6 @@
 """The page put together: one HTML file with its style, its scripts and all they show; it asks no network for anything."""
 
 import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from curation.audit_page.contents import (
     strata_json,
 )
 from curation.audit_page.examples import Example, choose
-from curation.audit_page.packing import script_json
+from curation.audit_page.html import assemble
 from curation.audit_page.previews import Preview, kept_preview, source_previews
 from curation.audit_page.strata import MOST_ROWS, stratify
 from curation.config import CurationConfig, recorded_config
@@ -95,39 +94,9 @@ def write_page(
 
 
 def render(contents: Mapping[str, Any]) -> bytes:
-    """The HTML of a page that shows ``contents``.
-
-    Its content security policy lets nothing run but its own script, by hash, and nothing load but what is inside it.
-    """
+    """The HTML of a page that shows ``contents``."""
     assets = files("curation.audit_page") / "assets"
-    style = (assets / "page.css").read_text("utf-8")
-    parts = [(assets / name).read_text("utf-8") for name in _SCRIPTS]
-    script = "(() => {\n'use strict';\n" + "\n".join(parts) + "\n})();\n"
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src '{_hash(script)}'",
-            f"style-src '{_hash(style)}'",
-            "media-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
-    page = (assets / "page.html").read_text("utf-8")
-    for name, text in {
-        "{{policy}}": policy,
-        "{{style}}": style,
-        "{{script}}": script,
-        "{{contents}}": script_json(contents),
-    }.items():
-        before, found, after = page.partition(name)
-        assert found, f"page.html has no place for {name}"
-        page = before + text + after
-    return page.encode()
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    return assemble(assets, [assets / name for name in _SCRIPTS], contents)
 
 
 def _contents(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.footage import Footage, of_frames
-from evaluation.track import FaceReader, FaceTrack, face_reader
+from evaluation.track import FaceTrack, FaceTracker
 from faceloom.errors import UserError
 from faceloom.models import model_path
 
@@ -23,9 +23,9 @@ def _model(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def faces() -> Iterator[FaceReader]:
-    with face_reader(_model("face_landmarker")) as reader:
-        yield reader
+def faces() -> Iterator[FaceTracker]:
+    with FaceTracker(_model("face_landmarker")) as tracker:
+        yield tracker
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def driver(man: np.ndarray) -> Footage:
 
 
 @pytest.fixture(scope="session")
-def seen(driver: Footage, faces: FaceReader) -> FaceTrack:
+def seen(driver: Footage, faces: FaceTracker) -> FaceTrack:
     return faces.track(driver)
 
 
@@ -50,7 +50,7 @@ See = Callable[[np.ndarray], tuple[Footage, FaceTrack]]
 
 
 @pytest.fixture(scope="session")
-def see(faces: FaceReader) -> See:
+def see(faces: FaceTracker) -> See:
     """What there is of other frames of as many a second."""
 
     def look(frames: np.ndarray) -> tuple[Footage, FaceTrack]:

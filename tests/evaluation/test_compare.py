@@ -8,7 +8,7 @@ import pytest
 from evaluation.compare import Compared, against_driver, against_truth, compare_with_truth, steadiness
 from evaluation.footage import Footage, of_file
 from evaluation.metrics import METRICS
-from evaluation.track import FaceReader, FaceTrack
+from evaluation.track import FaceTrack, FaceTracker
 from tests.evaluation.conftest import FPS, See, noisy
 from tests.videos import write
 
@@ -20,7 +20,7 @@ def values(compared: Compared) -> dict[str, float | None]:
 def test_a_video_is_the_ideal_of_itself_by_every_metric(driver: Footage, seen: FaceTrack):
     found = against_driver(seen, seen, 2).measures | steadiness(driver, seen, driver, seen).measures
     found |= against_truth(driver, seen, driver, seen).measures
-    assert set(found) == {metric.name for metric in METRICS.values() if metric.mode in {"v2", "truth"}}
+    assert set(found) == {metric.name for metric in METRICS.values() if metric.mode != "legacy" and not metric.needs}
     for name, measure in found.items():
         if (ideal := METRICS[name].ideal) is not None:
             assert measure.value == pytest.approx(ideal, abs=1e-6), name
@@ -87,7 +87,7 @@ def test_frames_without_a_face_are_counted(man: np.ndarray, see: See, seen: Face
     assert measure.value < 0.005
 
 
-def test_a_driver_of_another_rate_is_read_by_presentation_time(tmp_path: Path, man: np.ndarray, faces: FaceReader):
+def test_a_driver_of_another_rate_is_read_by_presentation_time(tmp_path: Path, man: np.ndarray, faces: FaceTracker):
     slow = of_file(write(tmp_path / "slow.mp4", list(man[::2]), rate=int(FPS / 2)))
     fast = of_file(write(tmp_path / "fast.mp4", list(man), rate=int(FPS)), slow.fps)
     assert slow.fps == pytest.approx(FPS / 2)
@@ -97,7 +97,7 @@ def test_a_driver_of_another_rate_is_read_by_presentation_time(tmp_path: Path, m
     assert measure.value < 0.01
 
 
-def test_files_and_frames_can_be_compared_with_the_truth(tmp_path: Path, man: np.ndarray, faces: FaceReader):
+def test_files_and_frames_can_be_compared_with_the_truth(tmp_path: Path, man: np.ndarray, faces: FaceTracker):
     truth = write(tmp_path / "truth.mp4", list(man[:10]), rate=int(FPS))
     good, bad = noisy(man[:10], 3), np.repeat(man[:1], 10, axis=0)
     near, far = (compare_with_truth(frames, truth, faces, FPS) for frames in (good, bad))

@@ -21,6 +21,7 @@ def poses(yaw: object, pitch: object = 0.0, roll: object = 0.0) -> np.ndarray:
     """R = Ry · Rx · Rz of angles in degrees."""
     angles = np.stack(np.broadcast_arrays(*(np.atleast_1d(np.asarray(a, float)) for a in (yaw, pitch, roll))), -1)
     pose = np.tile(np.eye(4, dtype=np.float32), (len(angles), 1, 1))
+    pose[:, 2, 3] = -50
     pose[:, :3, :3] = Rotation.from_euler("YXZ", angles, degrees=True).as_matrix()
     return pose
 
@@ -60,9 +61,17 @@ def test_angles_on_either_side_of_the_half_turn_are_near_each_other():
 def test_turns_since_a_frame_are_the_same_for_a_head_that_is_held_otherwise():
     motion = [0, 5, -12, 30]
     straight = poses(motion)
-    tilted = poses(0, 15, 8) @ straight
+    tilted = poses(motion)
+    tilted[:, :3, :3] = poses(0, 15, 8)[0, :3, :3] @ straight[:, :3, :3]
     assert pose_distance_deg(straight, tilted)[:, 3].min() > 10
     assert pose_distance_deg(since(straight, 0), since(tilted, 0)) == pytest.approx(np.zeros((4, 4)), abs=1e-3)
+
+
+def test_a_head_that_is_moved_aside_and_shows_the_same_side_has_not_turned():
+    moved = poses([0, 0])
+    angle = np.arctan2(20, 50)
+    moved[1, 0, 3], moved[1, :3, :3] = 20, Rotation.from_euler("Y", -angle).as_matrix()
+    assert pose_distance_deg(since(moved, 0), since(poses([0, 0]), 0))[1, 3] == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("late", [-2, -1, 0, 1, 2])
