@@ -121,10 +121,11 @@ def load_picture_vae(found: Found, dtype: torch.dtype) -> Any:
     if found.vae is None:
         return None
     try:
-        vae = load_vae(str(found.vae), "fp32")
+        vae = load_vae(str(found.vae), "bf16" if dtype is torch.bfloat16 else "fp32")
     except UserError as error:
         raise UserError(f"{found.vae} cannot be loaded: {_reason(error)}; {_AGAIN}") from None
-    return vae.to(dtype).requires_grad_(False)
+    # Casting what needs none makes diffusers warn of it.
+    return (vae if vae.dtype is dtype else vae.to(dtype)).requires_grad_(False)
 
 
 def load_image_encoder(found: Found) -> Any:

@@ -1,5 +1,6 @@
 """The denoising loop against one that is written out here: steps in float64, stock models of diffusers called by hand."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,20 @@ def test_moving_offloading_and_tiling_reach_the_right_parts(release, monkeypatch
     assert len(frames_of(own, 1, steps=1, guidance=1.0)) == 1
     assert list(dict.fromkeys(brought)) == ["vae", "image_encoder", "guider", "face_projector", "transformer"]
     assert brought[-1] == "vae"
+
+
+@pytest.mark.parametrize("layout", ["contiguous49", "ref1+48"])
+def test_seams_move_no_more_than_the_inside_of_windows(pipeline, layout, monkeypatch):
+    monkeypatch.setattr(pipeline, "trained_on", replace(pipeline.trained_on, layout=layout))
+
+    def seams_over_inside(overlap: int) -> float:
+        """Mean |frame t + 1 − frame t| where two windows meet, over its median inside them."""
+        made = frames_of(pipeline, 90, steps=1, guidance=1.0, overlap=overlap).astype(np.float32)
+        moved = np.abs(np.diff(made, axis=0)).mean(axis=(1, 2, 3))
+        seam = np.zeros(len(moved), bool)
+        for before, after in itertools.pairwise(windows(90, layout, overlap)):
+            seam[after.begin - 1 : before.end] = True
+        return float(moved[seam].mean() / np.median(moved[~seam]))
+
+    assert seams_over_inside(8) <= 1.0
+    assert seams_over_inside(0) > 1.2  # the statistic sees a cut
