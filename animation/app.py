@@ -137,7 +137,9 @@ def page(studio: Studio, config: AnimateConfig) -> Any:
                     label="Steps",
                     info="More take longer",
                 )
-                guidance = gr.Slider(1.0, 8.0, config.guidance, step=0.5, label="Guidance", info="By the face")
+                guidance = gr.Slider(
+                    1.0, 8.0, config.guidance, step=0.5, label="Guidance", info="How far the face leads"
+                )
                 seed = gr.Number(config.seed, precision=0, minimum=0, maximum=2**31 - 1, label="Seed")
                 stitch = gr.Radio(
                     ["auto", "always", "never"],
@@ -155,7 +157,7 @@ def page(studio: Studio, config: AnimateConfig) -> Any:
                     seen[kind] = picture, told
         button = gr.Button("Animate", variant="primary", interactive=False, elem_id="animate")
         result = gr.Video(
-            label="Portrait | driver | result", interactive=False, autoplay=True, height=420, elem_id="result"
+            label="Portrait | driver | result", interactive=False, autoplay=True, height=340, elem_id="result"
         )
         with gr.Row():
             made = gr.Markdown(elem_classes=["told"], elem_id="made")

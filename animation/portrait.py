@@ -63,7 +63,8 @@ class Portrait:
     @cached_property
     def canvas(self) -> NDArray[np.uint8]:
         """The portrait in the model's frame, uint8 RGB [480, 720, 3]."""
-        return render_window(self.picture, self.window)
+        # A copy: what Pillow has resized may not be written to, which torch complains of.
+        return np.array(render_window(self.picture, self.window))
 
     @cached_property
     def face(self) -> NDArray[np.uint8]:

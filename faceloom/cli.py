@@ -913,6 +913,7 @@ def serve_app(
     overrides: Overrides = None,
 ) -> None:
     """Serve a page where a portrait and a driving video are uploaded and the result is shown, until Ctrl-C."""
+    import signal
     import time
     from contextlib import suppress
 
@@ -922,6 +923,8 @@ def serve_app(
 
     settings = config.load(AnimateConfig, source, overrides or ())
     find_checkpoint(checkpoint, settings.load.siglip_model)
+    # So that uploads are removed then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(checkpoint, settings, host, port) as address, suppress(KeyboardInterrupt):
         _console().print(f"serving at {address} (end with Ctrl-C)", highlight=False)
         while True:

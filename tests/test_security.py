@@ -85,8 +85,9 @@ def test_no_code_of_the_project_runs_text_or_loads_a_pickle():
 
 
 def test_weights_of_networks_of_others_are_read_from_safetensors_only():
+    own = "PortraitAnimationPipeline.from_pretrained"  # which loads its parts by the calls that are looked at here
     for file, called, node in calls():
-        if called.endswith(".from_pretrained") and not called.startswith("cls."):
+        if called.endswith(".from_pretrained") and not called.startswith("cls.") and called != own:
             assert {"use_safetensors": True}.items() <= {
                 keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords
             }.items(), f"{file}: {ast.unparse(node)}"
@@ -314,7 +315,7 @@ def test_the_consoles_own_colours_do_reach_the_terminal():
 
 def test_footage_is_opened_at_one_place():
     opened = {file for file, called, _ in calls() if called == "av.open"}
-    assert opened == {"curation/containers.py", "curation/sample_video.py", "shards/video.py"}
+    assert opened == {"curation/containers.py", "curation/mp4.py", "shards/video.py"}
     # The other two write, and read the MP4s that the project wrote.
 
 
