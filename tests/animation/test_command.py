@@ -60,7 +60,7 @@ def test_one_command_makes_the_video_and_tells_a_program_what_it_made(checkpoint
     # The same command gives the same bytes, another seed others; without --json a person is told.
     code, told, _ = run("animate", *pair, "--out", tmp_path / "again.mp4", "--seed", 3, *QUICK)
     assert code == 0
-    assert "animating: 0 of 2" in told
+    assert re.search(r"animating: [01] of 2", told)
     assert "again.mp4: 5 frames, 0.42 s at 12 a second, 720x480 px, with the driver's sound; seed 3" in told
     assert (tmp_path / "again.mp4").read_bytes() == out.read_bytes()
     run("animate", *pair, "--out", tmp_path / "other.mp4", "--seed", 4, *QUICK)
