@@ -244,6 +244,7 @@ def test_an_export_says_what_it_is_of(stand_in, tmp_path):
     export(stand_in, "diffusers", tmp_path / "out", ema=True)
     record = json.loads((tmp_path / "out" / "faceloom.json").read_text())
     assert (record["step"], record["ema"], record["layout"]) == (7, True, "diffusers")
+    assert (record["drawings"], record["fps"]) == (DRAWINGS, 12)
     assert TrainConfig.model_validate(record["config"]) == config_read(stand_in)
 
 
@@ -362,6 +363,15 @@ def test_a_record_that_this_version_cannot_read_is_refused(stand_in, tmp_path):
     record["config"]["model"]["flavour"] = "vanilla"
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"run.json is of another version of faceloom: model.flavour"):
+        export(run / "checkpoints" / stand_in.name, "diffusers", tmp_path / "out")
+
+
+def test_a_run_that_does_not_say_how_its_landmarks_were_drawn_is_refused(stand_in, tmp_path):
+    run = shutil.copytree(stand_in.parent.parent, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    del record["drawings"]
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"does not say how the landmarks were drawn.*begun again with --resume"):
         export(run / "checkpoints" / stand_in.name, "diffusers", tmp_path / "out")
 
 
