@@ -33,7 +33,7 @@ class Player {
     this.video.addEventListener("loadedmetadata", () => this.seek(0));
     this.video.addEventListener("click", () => this.toggle());
     this.video.addEventListener("play", () => { this.button.textContent = "Pause"; this.follow(); });
-    this.video.addEventListener("pause", () => { this.button.textContent = "Play"; });
+    this.video.addEventListener("pause", () => { this.button.textContent = "Play"; this.show(this.now()); });
     this.video.addEventListener("seeked", () => this.show(this.now()));
     const panels = h("div", { class: "panels" }, h("div", { class: "names" }, names), this.video);
     panels.style.maxWidth = `${Math.round(all * 1.6)}px`;
