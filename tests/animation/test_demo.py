@@ -54,7 +54,7 @@ def test_the_table_has_a_row_for_each_maker_and_dashes_for_what_there_is_not() -
     screen = io.StringIO()
     Console(file=screen, width=200).print(results_table(GOOD))
     lines = [line for line in screen.getvalue().splitlines() if "│" in line]
-    rows = [line for line in lines if "first frame" in line or "by the model" in line]
+    rows = [line for line in lines if "first frame" in line or "animated" in line]
     assert len(rows) == len(MAKERS)
     assert "9.5" in rows[0]
     assert " - " in rows[1]
