@@ -44,6 +44,7 @@ def dataset(one_clip: Path, user_files: Path, tmp_path_factory: pytest.TempPathF
     return out
 
 
+@pytest.mark.slow
 def test_a_sample_holds_smirks_parameters_and_verifies(dataset: Path, user_files: Path) -> None:
     faceloom("verify", dataset)
     sample = kept_sample(dataset, "talking_man.mp4")
@@ -55,6 +56,7 @@ def test_a_sample_holds_smirks_parameters_and_verifies(dataset: Path, user_files
     assert np.isfinite(points[:, [33, 263, 61, 291, 468, 473]]).all()
 
 
+@pytest.mark.slow
 def test_the_crop_follows_the_face(dataset: Path) -> None:
     record = record_of(kept_sample(dataset, "talking_man.mp4"))
     assert record.smirk is not None
@@ -63,6 +65,7 @@ def test_the_crop_follows_the_face(dataset: Path) -> None:
     np.testing.assert_allclose(centre, (face_px.min(axis=1) + face_px.max(axis=1)) / 2, atol=1.0)
 
 
+@pytest.mark.slow
 def test_the_dataset_is_drawn_and_a_portrait_driven_with_it(
     dataset: Path, user_files: Path, footage: dict[str, Clip], tmp_path: Path
 ) -> None:

@@ -201,6 +201,7 @@ def test_ray_starts_a_run_that_lost_a_rank_again_from_its_last_checkpoint(
     assert_same_training(out, undisturbed, exactly=False)
 
 
+@pytest.mark.slow
 def test_ray_does_not_try_bad_input_again(settings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     refused = Job(load(TrainConfig, str(settings), ()), (tmp_path / "absent",), tmp_path / "run")
     with pytest.raises(UserError, match=f"^no readable dataset at {tmp_path / 'absent'}"):
