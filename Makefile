@@ -56,8 +56,9 @@ models: setup
 demo: models
 	$(BIN)/faceloom demo
 
+# Two processes share the cores: threads of torch within them would only wait for one another.
 test: models browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 test-slow: models
 	$(BIN)/python -m pytest -m slow
