@@ -56,9 +56,9 @@ models: setup
 demo: models
 	$(BIN)/faceloom demo
 
-# Two processes share the cores: threads of torch within them would only wait for one another.
+# Half of the time tests wait for Ray, so there is one process more than CI has cores; threads of torch would only wait too.
 test: models browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 40
 
 test-slow: models
 	$(BIN)/python -m pytest -m slow

@@ -74,7 +74,7 @@ def animate_held_out(
             pair = _given(dataset, key, true[0], out)
             animate(prepare(pair, model, reader, config), model, config)
             made = decode_video(pair.out.read_bytes())
-            results[key] = _measured(made, true)
+            results[key] = _measured(made, true[0], pair.driving)
             rows += [_row(true), _row(made)]
     finally:
         reader.close()
@@ -122,12 +122,13 @@ def _given(dataset: Path, key: str, first: NDArray[np.uint8], out: Path) -> Pair
     return Pair(portrait, driving, out / f"{name}.mp4", out / f"{name}.side-by-side.mp4")
 
 
-def _measured(made: NDArray[np.uint8], true: NDArray[np.uint8]) -> dict[str, dict[str, float | None]]:
-    still = np.repeat(true[:1], len(true), axis=0)
-    noise = np.random.default_rng(0).normal(0, _NOISE_LEVELS, true.shape)
+def _measured(made: NDArray[np.uint8], first: NDArray[np.uint8], truth: Path) -> dict[str, dict[str, float | None]]:
+    """``truth`` may have another frame rate than the model's: frames are held against each other by time."""
+    still = np.repeat(first[None], len(made), axis=0)
+    noise = np.random.default_rng(0).normal(0, _NOISE_LEVELS, still.shape)
     videos = {"animated": made, "still": still, "noise": np.clip(np.rint(still + noise), 0, 255).astype(np.uint8)}
     with FaceTracker(model_path("face_landmarker", _WANTED_BY)) as faces:
-        measures = {maker: compare_with_truth(videos[maker], true, faces) for maker in MAKERS}
+        measures = {maker: compare_with_truth(videos[maker], truth, faces) for maker in MAKERS}
     return {maker: {metric: measures[maker][metric].value for metric in METRICS} for maker in MAKERS}
 
 

@@ -18,7 +18,8 @@ CHEAP_SETTINGS = (
     *("flow.model=raft-small", "flow.scale=0.25", "flow.iterations=2"),
     *("run.face.workers=1", "run.flow.workers=1", "run.block_clips=2"),
 )
-_SHORT_TRAINING = (
+_SHORT_DEMO = (
+    *("curate.flow.model=raft-small", "curate.flow.iterations=2"),
     *("train.ema.decay=0.9", "train.stages.base.steps=120", "train.stages.motion.steps=30"),
     *("train.stages.identity.steps=20", "train.stages.joint.steps=10"),
 )
@@ -45,8 +46,8 @@ def curate(manifest: Path, out: Path, *more: str) -> subprocess.CompletedProcess
 
 
 def short_demo(out: Path) -> tuple[str | Path, ...]:
-    """The arguments of a demo whose model is trained for a minute: it learns, and draws nothing yet."""
-    settings = [argument for setting in _SHORT_TRAINING for argument in ("--set", setting)]
+    """The arguments of a demo with a cheap flow, whose model is trained for a minute: it learns, and draws nothing yet."""
+    settings = [argument for setting in _SHORT_DEMO for argument in ("--set", setting)]
     return ("demo", "--out", out, *settings)
 
 
