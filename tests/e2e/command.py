@@ -20,7 +20,7 @@ CHEAP_SETTINGS = (
 )
 _SHORT_DEMO = (
     *("curate.flow.model=raft-small", "curate.flow.iterations=2"),
-    *("train.ema.decay=0.9", "train.stages.base.steps=120", "train.stages.motion.steps=30"),
+    *("train.ema.decay=0.9", "train.stages.base.steps=200", "train.stages.motion.steps=30"),
     *("train.stages.identity.steps=20", "train.stages.joint.steps=10"),
 )
 _ROOT = Path(package.__file__).parents[1]
@@ -46,7 +46,9 @@ def curate(manifest: Path, out: Path, *more: str) -> subprocess.CompletedProcess
 
 
 def short_demo(out: Path) -> tuple[str | Path, ...]:
-    """The arguments of a demo with a cheap flow, whose model is trained for a minute: it learns, and draws nothing yet."""
+    """The arguments of a demo with a cheap flow, whose model is trained for a minute: too short a time for all that the demo
+    expects of it.
+    """
     settings = [argument for setting in _SHORT_DEMO for argument in ("--set", setting)]
     return ("demo", "--out", out, *settings)
 

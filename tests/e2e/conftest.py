@@ -12,6 +12,7 @@ from curation.video import FrameReader, probe
 from faceloom import models
 from faceloom.models import model_path
 from tests.e2e.command import curate, faceloom, short_demo
+from training.demo import unexpected as unlearned
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,5 +68,8 @@ def undisturbed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``faceloom demo`` leaves behind, with less training than it has by itself."""
     out = tmp_path_factory.mktemp("demo") / "demo"
-    faceloom(*short_demo(out))
+    done = faceloom(*short_demo(out), exit_code=None)
+    missed = unlearned(out / "run")
+    assert done.returncode == (1 if missed else 0), done.stdout + done.stderr
+    assert all(line in done.stderr for line in missed)
     return out
