@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from animation.animate import Pair, animate, prepare
 from animation.animate_config import AnimateConfig
-from animation.pipeline import PortraitAnimationPipeline
+from animation.loading import load_pipeline
 from curation.samples import kept_sample
 from evaluation.compare import compare_with_truth
 from evaluation.track import FaceTracker
@@ -63,21 +63,21 @@ def animate_held_out(
     if _step_of(out / _MODEL) != newest.step:
         shutil.rmtree(out / _MODEL, ignore_errors=True)
         export(newest.path, "diffusers", out / _MODEL, ema=bool(newest.names("ema")))
-    model = PortraitAnimationPipeline.from_pretrained(out / _MODEL, device=config.load.device)
-    model.set_progress_bar_config(disable=True)
+    model = load_pipeline(out / _MODEL, config.load)
     results: Results = {}
     rows = []
-    reader = FaceReader("mediapipe", _WANTED_BY)
-    try:
+    with (
+        FaceReader("mediapipe", _WANTED_BY) as reader,
+        FaceTracker(model_path("face_landmarker", _WANTED_BY)) as tracker,
+    ):
         for key in source_keys:
-            true = decode_video(kept_sample(dataset, key)["video.mp4"])
-            pair = _given(dataset, key, true[0], out)
+            video = kept_sample(dataset, key)["video.mp4"]
+            true = decode_video(video)
+            pair = _given(key, video, true[0], out)
             animate(prepare(pair, model, reader, config), model, config)
             made = decode_video(pair.out.read_bytes())
-            results[key] = _measured(made, true[0], pair.driving)
+            results[key] = _measured(made, true[0], pair.driving, tracker)
             rows += [_row(true), _row(made)]
-    finally:
-        reader.close()
     write_atomic(out / "sheet.jpg", _jpeg(np.concatenate(rows)))
     write_atomic(summary, (json.dumps(results, indent=2) + "\n").encode())
     return results
@@ -111,24 +111,25 @@ def _step_of(model: Path) -> int | None:
     return int(json.loads(record.read_text("utf-8"))["step"]) if record.is_file() else None
 
 
-def _given(dataset: Path, key: str, first: NDArray[np.uint8], out: Path) -> Pair:
+def _given(key: str, video: bytes, first: NDArray[np.uint8], out: Path) -> Pair:
     """The files that the command would be given."""
     name = Path(key).stem
     portrait, driving = out / f"{name}.portrait.png", out / f"{name}.driving.mp4"
-    write_atomic(driving, kept_sample(dataset, key)["video.mp4"])
+    write_atomic(driving, video)
     encoded, png = cv2.imencode(".png", cv2.cvtColor(first, cv2.COLOR_RGB2BGR))
     assert encoded
     write_atomic(portrait, png.tobytes())
     return Pair(portrait, driving, out / f"{name}.mp4", out / f"{name}.side-by-side.mp4")
 
 
-def _measured(made: NDArray[np.uint8], first: NDArray[np.uint8], truth: Path) -> dict[str, dict[str, float | None]]:
+def _measured(
+    made: NDArray[np.uint8], first: NDArray[np.uint8], truth: Path, tracker: FaceTracker
+) -> dict[str, dict[str, float | None]]:
     """``truth`` may have another frame rate than the model's: frames are held against each other by time."""
     still = np.repeat(first[None], len(made), axis=0)
     noise = np.random.default_rng(0).normal(0, _NOISE_LEVELS, still.shape)
     videos = {"animated": made, "still": still, "noise": np.clip(np.rint(still + noise), 0, 255).astype(np.uint8)}
-    with FaceTracker(model_path("face_landmarker", _WANTED_BY)) as faces:
-        measures = {maker: compare_with_truth(videos[maker], truth, faces) for maker in MAKERS}
+    measures = {maker: compare_with_truth(videos[maker], truth, tracker) for maker in MAKERS}
     return {maker: {metric: measures[maker][metric].value for metric in METRICS} for maker in MAKERS}
 
 
