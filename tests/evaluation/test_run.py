@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, man: np.ndarray, seen: obje
         patch.setenv("FACELOOM_MODELS", str(root / "models"))
         for module, name in ((av, "open"), (cv2, "VideoCapture")):
             patch.setattr(module, name, lambda *_, **__: pytest.fail("a video is opened in the user's process"))
-        patch.setattr(cli, "_print_json", lambda value: printed.append(json.dumps(value)))
+        patch.setattr("faceloom.cli.evaluate.print_json", lambda value: printed.append(json.dumps(value)))
         with pytest.raises(SystemExit) as ended:
             cli.main(arguments)
     assert not ended.value.code

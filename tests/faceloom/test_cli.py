@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 import faceloom
 from faceloom import cli, models
@@ -25,12 +26,12 @@ def run(capsys):
 
 
 def every_command() -> list[tuple[str, ...]]:
-    own = [(command.name,) for command in cli.app.registered_commands]
-    return own + [
-        (group.name, command.name)
-        for group in cli.app.registered_groups
-        for command in group.typer_instance.registered_commands
-    ]
+    commands = typer.main.get_command(cli.app).commands.items()
+    return [(name, *inner) for name, command in commands for inner in _of_group(command) or [()]]
+
+
+def _of_group(command: object) -> list[tuple[str]]:
+    return [(name,) for name in getattr(command, "commands", ())]
 
 
 def test_version(run):
