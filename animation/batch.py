@@ -104,6 +104,8 @@ class BatchRunner:
         with self._watch:
             remove_temporaries(self._plan.folder)
             self._engine().run()
+            # What workers left that died while they wrote: of this run, and nobody writes any more.
+            remove_temporaries(self._plan.folder)
         return self._rows()
 
     def name(self, row: Row) -> str:
@@ -124,9 +126,7 @@ class BatchRunner:
 
     def given_up(self, row: Row, _outcome: Outcome | None, loss: Loss) -> Outcome:
         """``failed``."""
-        what = "had not finished in time" if loss.error == "DeadlineExceeded" else "was lost"
-        message = f"the {loss.stage} {what} {loss.times} times over this pair"
-        return Outcome(row, None, Failure("worker", loss.error, message), 0.0)
+        return Outcome(row, None, Failure("worker", loss.error, _told(loss)), 0.0)
 
     def write(self, _block: int, results: list[Outcome], _payloads: list[ray.ObjectRef]) -> ray.ObjectRef:
         """The video is written already; the row is written when the engine says that it may be."""
@@ -183,6 +183,17 @@ def batch_pool_size(config: AnimateConfig, resources: Mapping[str, float]) -> in
     """How many workers a cluster with ``resources`` has room for; see :func:`faceloom.cluster.pool_size`."""
     batch = config.batch
     return pool_size(batch.workers, batch.cpus, batch.gpus, resources, worker="an animation worker", section="batch")
+
+
+def _told(loss: Loss) -> str:
+    worker, times = f"the {loss.stage} worker", f"{loss.times} times over this pair"
+    if loss.error == "DeadlineExceeded":
+        return (
+            f"{worker} was not done by its deadline, {times}; raise batch.deadline_s, or give a shorter driving video"
+        )
+    if loss.error == "WorkerDied":
+        return f"{worker} was killed, as for want of memory, or crashed, {times}; lower batch.workers, or re-encode its files"
+    return f"{worker} met a {loss.error} {times}; mend the machine"
 
 
 def _animate(worker: Any, row: Row, _outcome: Outcome | None, _payload: ray.ObjectRef | None) -> Any:

@@ -184,8 +184,8 @@ class Pool(Generic[ItemT, ResultT]):
         self._failures_in_row += 1
         if self._failures_in_row >= _DOOMED:
             raise UserError(
-                f"the last {_DOOMED} clips all failed in {suspicion}; that is hardly their fault: mend it, "
-                "delete the ledger fragments that hold these failures, and run the same command again"
+                f"the last {_DOOMED} all failed in {suspicion}; that is hardly their fault: mend it, delete the ledger "
+                "fragments that hold these failures, if there are any, and run the same command again"
             )
 
     def replace(self, worker: Worker[ItemT, ResultT], job: Job[ItemT, ResultT] | None) -> None:

@@ -17,9 +17,18 @@ from faceloom.engine import Loss
 from shards.video import decode_video
 from tests import videos
 from tests.animation.conftest import write_image
+from tests.animation.dying_worker import DIES, DIES_ONCE, DyingAnimator
 from tests.animation.exports import save_export
 
 QUICK = ("--steps", 2, "--set", "video.preset=ultrafast", "--device", "cpu")
+
+
+def batch(checkpoint, table, out):
+    """The command that animates the pairs of ``table``."""
+    pairs = ("--checkpoint", checkpoint, "--batch", table, "--out", out)
+    return ("animate", *pairs, *QUICK, "--set", "batch.workers=1")
+
+
 pytestmark = pytest.mark.usefixtures("reader")  # where its model is
 
 
@@ -83,53 +92,72 @@ def test_wrong_use_is_told_with_the_remedy(checkpoint, run, tmp_path, arguments,
     assert re.search(message, error)
 
 
+@pytest.fixture(scope="module")
+def ray_once():
+    """The commands of this module start Ray once."""
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("ray_once")
 def test_a_batch_animates_what_it_can_and_goes_on_where_it_was(checkpoint, files, run, tmp_path):
     out, table = tmp_path / "out", files / "pairs.csv"
     table.write_text(
         "portrait,driving,name,seed\nman.png,talk.mp4,good,3\nwall.png,talk.mp4,wall,\nman.png,absent.mp4,absent,\n"
     )
-    command = (
-        "animate",
-        "--checkpoint",
-        checkpoint,
-        "--batch",
-        table,
-        "--out",
-        out,
-        *QUICK,
-        "--set",
-        "batch.workers=1",
-    )
-    try:
-        code, told, error = run(*command)
-        assert code == 0, error
-        assert f"{out}: 1 animated, 2 failed" in told
-        rows = pq.read_table(out / TABLE).to_pylist()
-        assert [(row["name"], row["outcome"], row["stage"], row["error"]) for row in rows] == [
-            ("good", "animated", None, None),
-            ("wall", "failed", "prepare", "UserError"),
-            ("absent", "failed", "prepare", "NotAFileError"),
-        ]
-        assert (rows[0]["frames"], rows[0]["seed"], rows[0]["sound"]) == (5, 3, True)
-        assert rows[0]["seconds"] > 0
-        assert "wall.png: no face is found" in rows[1]["message"]
-        # What is whole stays; what failed is tried again, and what is gone is made again with the same bytes.
-        first = (out / "good.mp4").read_bytes()
-        made_at = (out / "good.mp4").stat().st_mtime_ns
-        shutil.copy(files / "man.png", files / "wall2.png")
-        table.write_text("portrait,driving,name,seed\nman.png,talk.mp4,good,3\nwall2.png,talk.mp4,wall,3\n")
-        code, told, error = run(*command)
-        assert code == 0, error
-        assert f"{out}: 2 animated, 0 failed" in told
-        assert (out / "good.mp4").stat().st_mtime_ns == made_at
-        assert (out / "wall.mp4").read_bytes() == first
-        code, told, _ = run(*command)
-        assert "nothing to do: all 2 pairs" in told
-    finally:
-        ray.shutdown()
+    command = batch(checkpoint, table, out)
+    code, told, error = run(*command)
+    assert code == 0, error
+    assert f"{out}: 1 animated, 2 failed" in told
+    rows = pq.read_table(out / TABLE).to_pylist()
+    assert [(row["name"], row["outcome"], row["stage"], row["error"]) for row in rows] == [
+        ("good", "animated", None, None),
+        ("wall", "failed", "prepare", "UserError"),
+        ("absent", "failed", "prepare", "NotAFileError"),
+    ]
+    assert (rows[0]["frames"], rows[0]["seed"], rows[0]["sound"]) == (5, 3, True)
+    assert rows[0]["seconds"] > 0
+    assert "wall.png: no face is found" in rows[1]["message"]
+    # What is whole stays; what failed is tried again, and what is gone is made again with the same bytes.
+    first = (out / "good.mp4").read_bytes()
+    made_at = (out / "good.mp4").stat().st_mtime_ns
+    shutil.copy(files / "man.png", files / "wall2.png")
+    table.write_text("portrait,driving,name,seed\nman.png,talk.mp4,good,3\nwall2.png,talk.mp4,wall,3\n")
+    code, told, error = run(*command)
+    assert code == 0, error
+    assert f"{out}: 2 animated, 0 failed" in told
+    assert (out / "good.mp4").stat().st_mtime_ns == made_at
+    assert (out / "wall.mp4").read_bytes() == first
+    code, told, _ = run(*command)
+    assert code == 0
+    assert "nothing to do: all 2 pairs" in told
     code, _, error = run(*command, "--guidance", 2)
     assert code == 2
     assert "were made otherwise; choose another --out" in error
+
+
+@pytest.mark.usefixtures("ray_once")
+def test_a_pair_is_tried_again_when_its_worker_is_killed_and_has_failed_when_the_next_is_too(
+    checkpoint, files, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("animation.batch.AnimateWorker", ray.remote(DyingAnimator))
+    out, table = tmp_path / "out", files / "deadly.csv"
+    lines = [f"man.png,talk.mp4,{name},{seed}" for name, seed in [("poison", DIES), ("good", 0), ("once", DIES_ONCE)]]
+    table.write_text("\n".join(["portrait,driving,name,seed", *lines]))
+    code, told, error = run(*batch(checkpoint, table, out))
+    assert code == 0, error
+    assert f"{out}: 2 animated, 1 failed" in told
+    rows = {row["name"]: row for row in pq.read_table(out / TABLE).to_pylist()}
+    assert {name: (row["outcome"], row["stage"], row["error"]) for name, row in rows.items()} == {
+        "poison": ("failed", "worker", "WorkerDied"),
+        "good": ("animated", None, None),
+        "once": ("animated", None, None),
+    }
+    assert "was killed, as for want of memory, or crashed, 2 times over this pair" in rows["poison"]["message"]
+    # Nothing half-written, and of a video that was begun twice one that is whole.
+    assert {path.name for path in out.iterdir() if path.is_file()} == {TABLE, "good.mp4", "once.mp4"}
+    assert len(decode_video((out / "once.mp4").read_bytes())) == 5
+    assert (tmp_path / "came_to").read_text().split() == [str(seed) for seed in (DIES, DIES, 0, DIES_ONCE, DIES_ONCE)]
 
 
 def test_a_pair_over_which_workers_are_lost_is_one_failed_row(checkpoint, tmp_path):
@@ -139,4 +167,4 @@ def test_a_pair_over_which_workers_are_lost_is_one_failed_row(checkpoint, tmp_pa
     given_up = runner.given_up(row, None, Loss("animation", 2, "DeadlineExceeded"))
     assert not runner.verdict(given_up).passed
     assert given_up.cells()["error"] == "DeadlineExceeded"
-    assert given_up.cells()["message"] == "the animation had not finished in time 2 times over this pair"
+    assert "was not done by its deadline, 2 times over this pair" in given_up.cells()["message"]

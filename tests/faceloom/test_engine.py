@@ -122,7 +122,7 @@ def test_suspicious_failures_in_a_row_end_the_run(chain: Chain, monkeypatch: pyt
     orders = ["fail", "fail", "bad file", "fail", "fail", "", "fail", "fail", "fail", "fail"]
     items = [Item(str(number), {"work": order}) for number, order in enumerate(orders)]
 
-    with pytest.raises(UserError, match=r"the last 3 clips all failed in work \(because\).*same command again"):
+    with pytest.raises(UserError, match=r"the last 3 all failed in work \(because\).*same command again"):
         run(chain, items)
 
     assert len(list(chain.notes.glob("work *"))) == 9, "what is the file's own fault begins the count anew"
@@ -132,7 +132,7 @@ def test_suspicious_failures_in_a_row_end_the_run(chain: Chain, monkeypatch: pyt
 def test_items_given_up_in_a_row_end_the_run_too(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faceloom.pool._DOOMED", 3)
     items = [Item(str(number), {"work": "die"}) for number in range(5)]
-    with pytest.raises(UserError, match=r"the last 3 clips all failed in work \(.*same command again"):
+    with pytest.raises(UserError, match=r"the last 3 all failed in work \(.*same command again"):
         run(chain, items)
     assert not list(chain.notes.glob("block *"))
 
