@@ -1,6 +1,5 @@
 """Work on strangers' files in a process of its own, which may crash or hang and is then replaced."""
 
-import multiprocessing
 import signal
 import threading
 import time
@@ -10,6 +9,7 @@ from logging import getLogger
 from multiprocessing.connection import Connection
 from typing import Any, Generic, Protocol, TypeVar
 
+from faceloom.apart import Child
 from faceloom.errors import UserError
 
 logger = getLogger(__name__)
@@ -40,8 +40,7 @@ class Apart(Generic[AskT, AnswerT]):
         self._start = (make, arguments)
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
-        self._process: Any = None
-        self._connection: Connection | None = None
+        self._child: Child | None = None
 
     def ask(self, ask: AskT, report: Report = lambda *_: None) -> AnswerT:
         """The answer. Raises the work's own :class:`UserError`, and one if its process dies or is too slow."""
@@ -62,7 +61,7 @@ class Apart(Generic[AskT, AnswerT]):
                         logger.error("an upload could not be worked on:\n%s", told)
                         raise UserError("something went wrong here that is not your files' fault; the log has it")
             except (EOFError, OSError):
-                self._kill()
+                self.close()
                 raise UserError(
                     "a file cannot be read without harm, it is damaged; save it again with another program"
                 ) from None
@@ -70,32 +69,22 @@ class Apart(Generic[AskT, AnswerT]):
                 raise
             except BaseException:
                 # What it is still to answer belongs to nobody's next question.
-                self._kill()
+                self.close()
                 raise
-            self._kill()
+            self.close()
             raise UserError(f"it took more than {self._deadline_s:g} s and was given up; try a shorter or smaller file")
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
-        self._kill()
+        if self._child is not None:
+            self._child.kill()
+        self._child = None
 
     def _ready(self) -> Connection:
-        if self._connection is None or not self._process.is_alive():
-            self._kill()
-            processes = multiprocessing.get_context("spawn")
-            self._connection, other_end = processes.Pipe()
-            self._process = processes.Process(target=_serve, args=(other_end, *self._start), daemon=True)
-            self._process.start()
-            # With this copy open, the death of the process would not be seen.
-            other_end.close()
-        return self._connection
-
-    def _kill(self) -> None:
-        if self._connection is not None:
-            self._process.kill()
-            self._process.join()
-            self._connection.close()
-        self._connection = self._process = None
+        if self._child is None or not self._child.lives:
+            self.close()
+            self._child = Child(_serve, *self._start)
+        return self._child.connection
 
 
 def _serve(connection: Connection, make: Callable[..., Work[Any, Any]], arguments: tuple[Any, ...]) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.audit_page.apart import apart
 from curation.audit_page.html import assemble
 from evaluation.config import EvaluateConfig
 from evaluation.pairs import Pair
 from evaluation.panels import Panels, panels, start
 from evaluation.run import Evaluation
 from evaluation.video import VideoReport
+from faceloom.apart import apart
 from shards.storage import write_atomic
 
 PAGE_FILE = "evaluation.html"

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.audit_page.apart import apart
 from evaluation.config import EvaluateConfig
 from evaluation.frechet import frechet_distance
 from evaluation.measure import Measure, absent
@@ -16,6 +15,7 @@ from evaluation.metrics import METRICS, Metric, Mode
 from evaluation.networks import load_networks, present, why_absent
 from evaluation.pairs import Pair
 from evaluation.video import VideoReport, measure, start
+from faceloom.apart import apart
 from faceloom.models import model_path
 
 

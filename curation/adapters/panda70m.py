@@ -18,8 +18,8 @@ from curation.adapters.annotations import csv_rows, list_literal
 from curation.adapters.entries import Entry, Ignored, LeftOut, Notice
 from curation.adapters.table import PANDA70M
 from curation.adapters.tree import VIDEO_SUFFIXES, cannot_be_listed, folder_of, shown
-from curation.audit_page.apart import apart
 from curation.sources import Clip, label_text
+from faceloom.apart import apart
 from faceloom.errors import UserError
 
 _SHARD = re.compile(r"\d{5}", re.ASCII)

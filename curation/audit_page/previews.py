@@ -13,10 +13,10 @@ import av
 import cv2
 import numpy as np
 
-from curation.audit_page.apart import apart
 from curation.faces import CensusConfig, FaceFinder
 from curation.sources import Clip
 from curation.video import FrameReader, VideoError, in_span, probe, sample_indices
+from faceloom.apart import apart
 from faceloom.errors import UserError
 from faceloom.location import is_remote, location
 from faceloom.models import model_path

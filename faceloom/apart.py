@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -54,16 +54,37 @@ def apart(
             worker.kill()
 
 
-class _Worker(Generic[ItemT, ResultT]):
-    """One process and what it has in hand: item ``number``, ``since`` a moment of the monotonic clock."""
+class Child:
+    """A fresh process that runs ``serve(connection, *arguments)``, picklable all, and the other end of that connection.
 
-    def __init__(self, work: Callable[[ItemT], ResultT], start: Callable[[], None] | None) -> None:
+    Its death, whatever the cause, is an :class:`EOFError` or :class:`OSError` of ``connection``.
+    """
+
+    def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
         processes = multiprocessing.get_context("spawn")
         self.connection, other_end = processes.Pipe()
-        self._process = processes.Process(target=_serve, args=(other_end, work, start), daemon=True)
+        self._process = processes.Process(target=serve, args=(other_end, *arguments), daemon=True)
         self._process.start()
         # With this copy open, the death of the process would not be seen.
         other_end.close()
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+class _Worker(Child, Generic[ItemT, ResultT]):
+    """One process and what it has in hand: item ``number``, ``since`` a moment of the monotonic clock."""
+
+    def __init__(self, work: Callable[[ItemT], ResultT], start: Callable[[], None] | None) -> None:
+        super().__init__(_serve, work, start)
 
     def give(self, number: int, item: ItemT) -> None:
         self.number, self.since = number, time.monotonic()
@@ -77,11 +98,6 @@ class _Worker(Generic[ItemT, ResultT]):
         except (EOFError, OSError):
             self.kill()
             return None, False
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
 
 
 def _serve(connection: Connection, work: Callable[[ItemT], ResultT], start: Callable[[], None] | None) -> None:

@@ -1,7 +1,7 @@
 import os
 import time
 
-from curation.audit_page.apart import apart
+from faceloom.apart import apart
 
 
 def _work(item: str) -> str:
