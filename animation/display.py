@@ -19,10 +19,10 @@ from rich.progress import (
 
 from animation.animate import Animation, Report
 from animation.results import TABLE
+from faceloom.failures import failure_lines
 from faceloom.progress import duration
 
 _PLAIN_EVERY_S = 10.0
-_LISTED = 20
 
 
 @contextmanager
@@ -84,9 +84,6 @@ def outcome_lines(rows: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[s
     """How many pairs of a batch were animated, and the first of those that failed."""
     failed = [row for row in rows if row["outcome"] == "failed"]
     yield f"{folder}: {len(rows) - len(failed)} animated, {len(failed)} failed; results: {folder / TABLE}"
-    for row in failed[:_LISTED]:
-        yield f"failed in {row['stage']}: {row['name']}: {row['error']}: {row['message']}"
-    if len(failed) > _LISTED:
-        yield f"and {len(failed) - _LISTED} more"
+    yield from failure_lines(failed, "name")
     if failed:
         yield "the same command tries them again"

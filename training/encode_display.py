@@ -6,10 +6,9 @@ import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
 
+from faceloom.failures import failure_lines
 from shards.layers import layer_ledger_path
 from training.encode_plan import EncodePlan
-
-_LISTED = 20
 
 
 def plan_table(plan: EncodePlan, resources: Mapping[str, float], workers: int) -> Table:
@@ -38,10 +37,7 @@ def outcome_lines(plan: EncodePlan, outcomes: pa.Table) -> Iterator[str]:
     """How many samples were encoded, and the first of those that failed."""
     failed = [row for row in outcomes.to_pylist() if row["outcome"] == "failed"]
     yield f"layer {plan.record.layer} of {plan.dataset}: {len(outcomes) - len(failed)} encoded, {len(failed)} failed"
-    for row in failed[:_LISTED]:
-        yield f"failed in {row['stage']}: {row['clip_id']}: {row['error']}: {row['message']}"
-    if len(failed) > _LISTED:
-        yield f"and {len(failed) - _LISTED} more"
+    yield from failure_lines(failed, "clip_id")
     if failed:
         ledger = layer_ledger_path(plan.dataset, plan.record.layer, 0).parent
         yield f"to try them again, delete the fragments of {ledger} that hold them and run the same command again"
