@@ -10,6 +10,7 @@ from animation.portrait import PortraitConfig
 from curation.sample_video import SampleVideoConfig
 from faceloom.config import Section
 from faceloom.device import Device
+from faceloom.workers import WorkersConfig
 from landmarks.backend import BackendName
 
 
@@ -23,22 +24,6 @@ class LoadConfig(Section):
     """Let the VAE work on overlapping tiles, which takes less memory."""
     siglip_model: str | None = None
     """Folder of SigLIP, for checkpoints that have none beside their other parts."""
-
-
-class BatchConfig(Section):
-    """The Ray run of ``--batch``: its workers."""
-
-    workers: int = Field(0, ge=0)
-    """0 means as many as the cluster has room for, also when nodes come or go."""
-    cpus: float = Field(1.0, gt=0)
-    gpus: float = Field(0.0, ge=0)
-    """What Ray reserves for each worker. A worker sees only the GPUs it reserves."""
-    threads: int = Field(1, ge=1)
-    """Torch's threads in a worker, on which the last bits of a CPU's results depend."""
-    deadline_s: float = Field(3600.0, gt=0)
-    """Seconds that one pair may take; then its worker is killed, and after a second time the pair has failed."""
-    wait_s: float = Field(900.0, gt=0)
-    """Seconds without any worker after which the run ends."""
 
 
 class AnimateConfig(Section):
@@ -61,5 +46,6 @@ class AnimateConfig(Section):
     portrait: PortraitConfig = PortraitConfig()
     video: SampleVideoConfig = SampleVideoConfig()
     load: LoadConfig = LoadConfig()
-    batch: BatchConfig = BatchConfig()
+    batch: WorkersConfig = WorkersConfig()
+    """The Ray run of ``--batch``."""
     app: AppConfig = AppConfig()

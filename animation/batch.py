@@ -18,12 +18,12 @@ from animation.pairs import Row
 from animation.results import Failure, Outcome, read_results, still_holds, write_results
 from animation.worker import AnimateWorker
 from faceloom import __version__
-from faceloom.cluster import pool_size
 from faceloom.engine import Engine, Loss
 from faceloom.errors import UserError
 from faceloom.pool import Stage, Verdict
 from faceloom.progress import Progress
 from faceloom.watch import Watch
+from faceloom.workers import pool_size, refuse_unreserved_gpu
 from shards.storage import make_folder, remove_temporaries
 
 LEASE = "driver.animate.json"
@@ -55,8 +55,7 @@ def plan_batch(checkpoint: Path, config: AnimateConfig, rows: list[Row], folder:
 
     Raises :class:`UserError` if the folder cannot be made, or holds videos that were made otherwise.
     """
-    if config.load.device == "cuda" and not config.batch.gpus:
-        raise UserError("load.device is cuda, but batch.gpus is 0: a worker sees only GPUs it reserves; set batch.gpus")
+    refuse_unreserved_gpu(config.load.device, config.batch.gpus, device_key="load.device", gpus_key="batch.gpus")
     folder = folder.absolute()
     try:
         make_folder(folder)
@@ -161,9 +160,8 @@ class BatchRunner:
             placed = AnimateWorker.options(num_cpus=batch.cpus, num_gpus=batch.gpus)
             return placed.remote(plan.checkpoint, settings, str(plan.folder))
 
-        needs = {"CPU": batch.cpus, "GPU": batch.gpus}
         stage: Stage[Row, Outcome] = Stage(
-            "animation", self._workers, worker, _animate, deadline_s=batch.deadline_s, needs=needs
+            "animation", self._workers, worker, _animate, deadline_s=batch.deadline_s, needs=batch.needs
         )
         return Engine(
             self,
@@ -180,9 +178,8 @@ class BatchRunner:
 
 
 def batch_pool_size(config: AnimateConfig, resources: Mapping[str, float]) -> int:
-    """How many workers a cluster with ``resources`` has room for; see :func:`faceloom.cluster.pool_size`."""
-    batch = config.batch
-    return pool_size(batch.workers, batch.cpus, batch.gpus, resources, worker="an animation worker", section="batch")
+    """How many workers a cluster with ``resources`` has room for; see :func:`faceloom.workers.pool_size`."""
+    return pool_size(config.batch, resources, worker="an animation worker", section="batch")
 
 
 def _told(loss: Loss) -> str:

@@ -25,6 +25,7 @@ from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
 from faceloom.location import is_remote, location
 from faceloom.models import file_sha256, model_path, sha256_of, user_path
+from faceloom.workers import fits, refuse_unreserved_gpu
 from landmarks.smirk_backend import load_smirk
 from shards.dataset import RECORD_NAME, DatasetRecord, ManifestSummary, ledger_path
 from shards.schema import FACE_DIM, FACE_TOKENS
@@ -71,10 +72,7 @@ def prepare(
     for name, wanted_by in (face_weights(config) | flow_weights(config)).items():
         model_path(name, wanted_by)
     for section, device in (("flow", config.flow.device), ("face", config.face.device)):
-        if device == "cuda" and not config.run.flow.gpus:
-            raise UserError(
-                f"{section}.device is cuda, but run.flow.gpus is 0: a worker sees only GPUs it reserves; set run.flow.gpus"
-            )
+        refuse_unreserved_gpu(device, config.run.flow.gpus, device_key=f"{section}.device", gpus_key="run.flow.gpus")
     clips = manifest.clips if limit is None else min(limit, manifest.clips)
     block = config.run.block_clips
     prints = _fingerprints(config)
@@ -125,13 +123,13 @@ def pool_sizes(run: RunConfig, resources: Mapping[str, float]) -> PoolSizes:
     if run.flow.workers:
         flow = run.flow.workers
     elif run.flow.gpus:
-        flow = min(_fits(resources["GPU"], run.flow.gpus), _fits(cpus - for_face, run.flow.cpus))
+        flow = min(fits(resources["GPU"], run.flow.gpus), fits(cpus - for_face, run.flow.cpus))
     elif run.face.workers:
-        flow = _fits(cpus - for_face, run.flow.cpus)
+        flow = fits(cpus - for_face, run.flow.cpus)
     else:
-        flow = _fits(cpus, run.face.cpus + run.flow.cpus)
+        flow = fits(cpus, run.face.cpus + run.flow.cpus)
     flow = max(1, min(flow, _placed(run.flow, resources)))
-    face = _fits(cpus - flow * run.flow.cpus, run.face.cpus)
+    face = fits(cpus - flow * run.flow.cpus, run.face.cpus)
     return PoolSizes(face=run.face.workers or max(1, min(face, _placed(run.face, resources))), flow=flow)
 
 
@@ -139,7 +137,7 @@ def _placed(pool: PoolConfig, resources: Mapping[str, float]) -> int:
     """How many workers the pool's further resources allow."""
     if pool.workers:
         return pool.workers
-    return min((_fits(resources[kind], amount) for kind, amount in pool.resources.items() if amount), default=2**31)
+    return min((fits(resources[kind], amount) for kind, amount in pool.resources.items() if amount), default=2**31)
 
 
 def _refuse_small_cluster(run: RunConfig, resources: Mapping[str, float]) -> None:
@@ -178,10 +176,6 @@ def idle_gpus(config: CurationConfig, resources: Mapping[str, float]) -> str | N
     if resources.get("GPU", 0.0) and not config.run.flow.gpus and config.flow.device != "cpu":
         return "the cluster has GPUs, but run.flow.gpus is 0: optical flow runs on CPUs; use them with --set run.flow.gpus=1"
     return None
-
-
-def _fits(amount: float, each: float) -> int:
-    return max(0, int(amount / each + 1e-9))
 
 
 def _fingerprints(config: CurationConfig) -> dict[str, str]:

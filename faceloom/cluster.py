@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Mapping
 
 import ray
 
@@ -38,28 +37,6 @@ def connect(address: str | None) -> dict[str, float]:
         except (ConnectionError, ValueError) as error:
             raise _no_cluster(address, error) from None
     return dict(ray.cluster_resources())
-
-
-def pool_size(
-    workers: int, cpus: float, gpus: float, resources: Mapping[str, float], *, worker: str, section: str
-) -> int:
-    """How many workers that need ``cpus`` and ``gpus`` a cluster with ``resources`` (Ray's totals) has room for.
-
-    Not so if ``workers`` says a number: those may wait for nodes to come. Raises :class:`UserError` that names the missing
-    resource, and the keys of the configuration's ``section`` to change, when there is no room for one otherwise.
-    """
-    if workers:
-        return workers
-    has_cpus, has_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    fits = int(has_cpus / cpus + 1e-9)
-    if gpus:
-        fits = min(fits, int(has_gpus / gpus + 1e-9))
-    if not fits:
-        raise UserError(
-            f"{worker} needs {cpus:g} CPU and {gpus:g} GPU; the cluster has {has_cpus:g} CPU and {has_gpus:g} GPU; "
-            f"lower {section}.cpus or {section}.gpus, add nodes, or set {section}.workers to wait for nodes that are to come"
-        )
-    return fits
 
 
 def _refuse_dead_address(address: str) -> None:

@@ -108,9 +108,8 @@ class EncodeRunner:
             worker = EncodeWorker.options(num_cpus=run.cpus, num_gpus=run.gpus)
             return worker.remote(root, settings, plan.backend, plan.codec_fingerprint)
 
-        needs = {"CPU": run.cpus, "GPU": run.gpus}
         stage: Stage[BaseSample, Encoded] = Stage(
-            "encoder", self._workers, encoder, _encode, deadline_s=run.deadline_s, needs=needs
+            "encoder", self._workers, encoder, _encode, deadline_s=run.deadline_s, needs=run.needs
         )
         return Engine(
             self,

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from faceloom.config import Section
+from faceloom.workers import WorkersConfig
 from training.codec import CodecConfig
 
 Layout = Literal["contiguous49", "ref1+48"]
@@ -22,22 +23,11 @@ class RenderConfig(Section):
     """Whose drawings they look like; ``a1_3d`` is SkyReels-A1's."""
 
 
-class EncodeRunConfig(Section):
-    """The Ray run: its workers and their memory."""
+class EncodeRunConfig(WorkersConfig):
+    """The Ray run: its workers and their memory. ``threads`` is part of the fingerprint of what a VAE encodes."""
 
-    workers: int = Field(0, ge=0)
-    """0 means as many as the cluster has room for, also when nodes come or go."""
-    cpus: float = Field(1.0, gt=0)
-    gpus: float = Field(0.0, ge=0)
-    """What Ray reserves for each worker. A worker sees only the GPUs it reserves."""
-    threads: int = Field(1, ge=1)
-    """Torch's threads in a worker. A VAE's last bits depend on it on CPUs, so it is part of the fingerprint."""
     held_mib: int = Field(4096, ge=1)
     """Memory for latents in work or waiting for their shard. When it is spent, only the oldest part goes on."""
-    deadline_s: float = Field(3600.0, gt=0)
-    """Seconds that one sample may take; then its worker is killed, and after a second time the sample has failed."""
-    wait_s: float = Field(900.0, gt=0)
-    """Seconds without any worker after which the run ends."""
 
 
 class EncodeConfig(Section):

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faceloom import __version__
-from faceloom.cluster import pool_size as fitting
 from faceloom.config import differences
 from faceloom.errors import UserError
 from faceloom.fingerprint import fingerprint
+from faceloom.workers import pool_size as size_of
+from faceloom.workers import refuse_unreserved_gpu
 from landmarks.backend import BackendName, backend_fingerprint
 from shards.dataset import DatasetRecord, LayerFile, index_path, tar_path
 from shards.index import DamageError, Entry, read_index, read_layer_file
@@ -77,8 +78,7 @@ def prepare(config: EncodeConfig, dataset: Path, layer: str = LATENTS_LAYER) -> 
     base = DatasetRecord.load(dataset)
     if not base.complete:
         raise UserError(f"{dataset} is unfinished; finish it first with the `faceloom curate` command that began it")
-    if config.codec.device == "cuda" and not config.run.gpus:
-        raise UserError("codec.device is cuda, but run.gpus is 0: a worker sees only GPUs it reserves; set run.gpus")
+    refuse_unreserved_gpu(config.codec.device, config.run.gpus, device_key="codec.device", gpus_key="run.gpus")
     backend: BackendName = base.config.get("landmarks", {}).get("backend", "mediapipe")
     # On the CPU: the driver reserves no GPU, and may have none.
     codec = load_codec(config.codec.model_copy(update={"device": "cpu"}))
@@ -124,8 +124,8 @@ def prepare(config: EncodeConfig, dataset: Path, layer: str = LATENTS_LAYER) -> 
 
 
 def pool_size(run: EncodeRunConfig, resources: Mapping[str, float]) -> int:
-    """How many encoders a cluster with ``resources`` has room for; see :func:`faceloom.cluster.pool_size`."""
-    return fitting(run.workers, run.cpus, run.gpus, resources, worker="an encoder", section="run")
+    """How many encoders a cluster with ``resources`` has room for; see :func:`faceloom.workers.pool_size`."""
+    return size_of(run, resources, worker="an encoder", section="run")
 
 
 def layer_files(plan: EncodePlan) -> tuple[LayerFile, ...]:

@@ -163,21 +163,6 @@ def test_the_ledger_numbers_the_encoded_and_explains_the_failed(tmp_path: Path) 
     assert (rows[1]["stage"], rows[1]["error"], rows[1]["message"]) == ("read", "DamageError", "it is damaged")
 
 
-@pytest.mark.parametrize(
-    ("run", "resources", "workers"),
-    [
-        (EncodeRunConfig(), {"CPU": 8.0}, 8),
-        (EncodeRunConfig(cpus=4, gpus=1), {"CPU": 32.0, "GPU": 4.0}, 4),
-        (EncodeRunConfig(cpus=8, gpus=0.5), {"CPU": 16.0, "GPU": 4.0}, 2),
-        (EncodeRunConfig(workers=9), {"CPU": 1.0}, 9),
-    ],
-)
-def test_the_pool_fills_the_cluster_unless_told(
-    run: EncodeRunConfig, resources: dict[str, float], workers: int
-) -> None:
-    assert pool_size(run, resources) == workers
-
-
 def test_a_cluster_without_room_for_one_encoder_is_refused() -> None:
     with pytest.raises(UserError, match="1 GPU; the cluster has 8 CPU and 0 GPU"):
         pool_size(EncodeRunConfig(gpus=1), {"CPU": 8.0})
