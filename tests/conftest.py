@@ -1,11 +1,14 @@
 """What all tests have in common."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from playwright.sync_api import Browser
 
+from tests import fetched
 from tests.browser import Visit, chromium, visiting
 from tests.s3 import Endpoint, s3_endpoint
 
@@ -40,6 +43,18 @@ def s3(_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
         monkeypatch.setenv(name, value)
     _endpoint.empty()
     return _endpoint
+
+
+@pytest.fixture(scope="session")
+def task_file() -> Path:
+    """MediaPipe's FaceLandmarker."""
+    return fetched.model("face_landmarker")
+
+
+@pytest.fixture(scope="session")
+def man() -> np.ndarray:
+    """``[120, 144, 176, 3]`` RGB at 29.97 fps: one man, talking in a car; the face is 56 px high."""
+    return fetched.frames("demo/carphone_pristine.mp4")
 
 
 Run = Callable[..., tuple[int, str, str]]

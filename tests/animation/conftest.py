@@ -4,38 +4,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
 import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from faceloom.errors import UserError
-from faceloom.models import model_path
 from landmarks.face_reader import FaceReader
 from tests.training.tiny import save_release
 
 
-def _model(name: str) -> Path:
-    try:
-        return model_path(name, "tests/animation")
-    except UserError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="session")
-def reader() -> Iterator[FaceReader]:
-    _model("face_landmarker")
+def reader(task_file: Path) -> Iterator[FaceReader]:
     with FaceReader("mediapipe", "tests/animation") as reader:
         yield reader
-
-
-@pytest.fixture(scope="session")
-def man() -> np.ndarray:
-    """``[120, 144, 176, 3]`` RGB at 29.97 fps: one man, talking in a car; the face is 56 px high."""
-    with av.open(str(_model("demo/carphone_pristine.mp4"))) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def write_image(path: Path, image: np.ndarray) -> Path:

@@ -6,31 +6,12 @@ And a made-up dataset with the command in process, for those that ask a ledger.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
 
 from curation.faces import CensusConfig, FaceFinder
-from faceloom.errors import UserError
-from faceloom.models import model_path
-
-
-def _model(name: str) -> Path:
-    try:
-        return model_path(name, "tests/curation")
-    except UserError as error:
-        pytest.skip(str(error))
-
-
-def _footage(name: str) -> np.ndarray:
-    with av.open(str(_model(name))) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-@pytest.fixture(scope="session")
-def task_file() -> Path:
-    return _model("face_landmarker")
+from tests import fetched
 
 
 @pytest.fixture(scope="session")
@@ -41,15 +22,9 @@ def finder(task_file: Path) -> Iterator[FaceFinder]:
 
 
 @pytest.fixture(scope="session")
-def man() -> np.ndarray:
-    """``[120, 144, 176, 3]`` RGB at 29.97 fps: one man, talking in a car; the face is 56 px high."""
-    return _footage("demo/carphone_pristine.mp4")
-
-
-@pytest.fixture(scope="session")
 def street() -> np.ndarray:
     """``[250, 272, 640, 3]`` RGB at 25 fps: traffic. A cut at frame 30 shows a man whose face turns to us around frame 36."""
-    return _footage("demo/bikes.mp4")
+    return fetched.frames("demo/bikes.mp4")
 
 
 Place = Callable[[np.ndarray, float, float, float], None]

@@ -1,6 +1,5 @@
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from curation import flow
 from curation.flow import FlowConfig, FlowEstimator
 from faceloom.errors import UserError
-from faceloom.models import model_path
+from tests import fetched
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +22,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def raft_weights(model: str) -> Path:
-    try:
-        return model_path(model, "flow.model")
-    except UserError as error:
-        pytest.skip(f"needs RAFT's weights: {error}")
-
-
 def estimator(model: str = "raft-small", **settings: object) -> FlowEstimator:
     config = FlowConfig.model_validate({"model": model, "device": "cpu", **settings})
-    return FlowEstimator(config, raft_weights(model))
+    return FlowEstimator(config, fetched.model(model))
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -87,7 +79,7 @@ def test_the_own_forward_pass_equals_torchvisions(model):
     frames = moving([(0, 0), (2, 1), (1, 3), (4, 4)], 128, 160)
     images = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
-        expected = flow.load_raft(model, raft_weights(model))(images[:-1], images[1:], num_flow_updates=3)[-1]
+        expected = flow.load_raft(model, fetched.model(model))(images[:-1], images[1:], num_flow_updates=3)[-1]
     found = np.stack(list(subject.pairs(frames)))
     np.testing.assert_allclose(found, expected.permute(0, 2, 3, 1).numpy(), atol=1e-4)
 
@@ -106,7 +98,7 @@ def test_another_thread_count_than_the_configured_one_is_refused():
 
 def test_weights_of_the_other_size_are_refused_by_name():
     with pytest.raises(UserError, match=r"not the raft-large checkpoint.*faceloom models fetch raft-large"):
-        flow.load_raft("raft-large", raft_weights("raft-small"))
+        flow.load_raft("raft-large", fetched.model("raft-small"))
 
 
 def test_foreground_keeps_what_exceeds_the_mean():

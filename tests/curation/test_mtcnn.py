@@ -10,17 +10,13 @@ import torch
 
 from curation.faces import MTCNN_FILES, CensusConfig, FaceFinder
 from curation.mtcnn import Mtcnn, by_smaller
-from faceloom.errors import UserError
-from faceloom.models import model_path
+from tests import fetched
 from tests.curation.conftest import Place
 
 
 @pytest.fixture(scope="module")
 def mtcnn() -> Iterator[Mtcnn]:
-    try:
-        files = [model_path(name, "tests/curation") for name in MTCNN_FILES]
-    except UserError as error:
-        pytest.skip(str(error))
+    files = [fetched.model(name) for name in MTCNN_FILES]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield Mtcnn(*files)

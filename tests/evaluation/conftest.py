@@ -3,37 +3,25 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from evaluation.footage import Footage, of_frames
 from evaluation.track import FaceTrack, FaceTracker
-from faceloom.errors import UserError
-from faceloom.models import model_path
 
 FPS = 10.0
 
 
-def _model(name: str) -> Path:
-    try:
-        return model_path(name, "tests/evaluation")
-    except UserError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="session")
-def faces() -> Iterator[FaceTracker]:
-    with FaceTracker(_model("face_landmarker")) as tracker:
+def faces(task_file: Path) -> Iterator[FaceTracker]:
+    with FaceTracker(task_file) as tracker:
         yield tracker
 
 
 @pytest.fixture(scope="session")
-def man() -> np.ndarray:
+def man(man: np.ndarray) -> np.ndarray:
     """uint8 ``[24, 144, 176, 3]``, 10 a second: he talks, and turns his head."""
-    with av.open(str(_model("demo/carphone_pristine.mp4"))) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack(frames[:72:3])
+    return np.ascontiguousarray(man[:72:3])
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-
-from faceloom.errors import UserError
-from faceloom.models import model_path
 
 
 @dataclass(frozen=True)
@@ -25,24 +21,10 @@ class Detections:
 Landmarker = Callable[[np.ndarray], Detections]
 
 
-def _model(name: str) -> Path:
-    try:
-        return model_path(name, "tests/landmarks")
-    except UserError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="session")
-def task_file() -> Path:
-    return _model("face_landmarker")
-
-
-@pytest.fixture(scope="session")
-def talking_man() -> np.ndarray:
+def talking_man(man: np.ndarray) -> np.ndarray:
     """``[30, 144, 176, 3]`` RGB: every fourth frame."""
-    with av.open(str(_model("demo/carphone_pristine.mp4"))) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack(frames[::4])
+    return np.ascontiguousarray(man[::4])
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 
 from curation.ledger import Decision, write_fragment
 from curation.outcome import Kept, Rejected
 from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.sources import Clip
-from faceloom.errors import UserError
-from faceloom.models import model_path
 from landmarks.record import quantise
 from shards.dataset import DatasetRecord, ManifestSummary, ledger_path
 from shards.layers import layer_ledger_path
@@ -32,6 +29,7 @@ from shards.schema import (
     encode_field,
 )
 from shards.writer import write_layer
+from tests import fetched
 from tests.curation.datasets import blank_sample
 from training.encode_config import EncodeConfig
 from training.encode_ledger import write_fragment as write_outcomes
@@ -116,10 +114,7 @@ def add_latents(root: Path, layer: str = "latents", config: EncodeConfig | None 
 
     Skips the test where the landmarks' model is not there.
     """
-    try:
-        model_path("face_landmarker", "tests/training")
-    except UserError as error:
-        pytest.skip(str(error))
+    fetched.model("face_landmarker")
     plan = prepare(config or EncodeConfig(), root, layer)
     encoder = SampleEncoder(str(root), plan.config, plan.backend, plan.codec_fingerprint)
     for part, samples in plan.blocks_left():

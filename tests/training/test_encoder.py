@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from faceloom.errors import UserError
-from faceloom.models import model_path
 from landmarks.drawing import draw
 from landmarks.record import LandmarkRecord
 from shards.dataset import DatasetRecord, index_path, tar_path
@@ -25,11 +24,8 @@ from training.pixels import PixelsCodec
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _landmarker() -> None:
-    try:
-        model_path("face_landmarker", "tests/training")
-    except UserError as error:
-        pytest.skip(str(error))
+def _landmarker(task_file: Path) -> None:
+    pass
 
 
 @pytest.fixture
