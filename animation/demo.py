@@ -129,7 +129,7 @@ def _measured(
     still = np.repeat(first[None], len(made), axis=0)
     noise = np.random.default_rng(0).normal(0, _NOISE_LEVELS, still.shape)
     videos = {"animated": made, "still": still, "noise": np.clip(np.rint(still + noise), 0, 255).astype(np.uint8)}
-    measures = {maker: compare_with_truth(videos[maker], truth, tracker) for maker in MAKERS}
+    measures = compare_with_truth(videos, truth, tracker)
     return {maker: {metric: measures[maker][metric].value for metric in METRICS} for maker in MAKERS}
 
 

@@ -4,6 +4,7 @@ Frames are held against each other by presentation time, at the result's rate. W
 and counted: every measure says how many of the result's frames it stands for.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +38,19 @@ class Compared:
 
 
 def compare_with_truth(
-    result: Path | NDArray[np.uint8], truth: Path | NDArray[np.uint8], faces: FaceTracker, fps: float = FPS
-) -> dict[str, Measure]:
-    """How far ``result`` is from ``truth``: every metric ``truth_*`` of :mod:`evaluation.metrics`.
+    results: Mapping[str, NDArray[np.uint8]], truth: Path, faces: FaceTracker, fps: float = FPS
+) -> dict[str, dict[str, Measure]]:
+    """How far each of ``results`` is from the video ``truth``: every metric ``truth_*`` of :mod:`evaluation.metrics`.
 
-    Each is a video file, or frames uint8 RGB ``[T, H, W, 3]`` at ``fps``. Frame by frame, without a search for an offset.
-    Raises :class:`curation.video.VideoError` for a file that cannot be read.
+    ``results`` are frames uint8 RGB ``[T, H, W, 3]`` at ``fps``, T the same for all. Frame by frame, without a search for an
+    offset. Raises :class:`curation.video.VideoError` for a file that cannot be read.
     """
-    made = of_file(result) if isinstance(result, Path) else of_frames(result, fps, "result")
-    true = of_file(truth, made.fps, len(made)) if isinstance(truth, Path) else of_frames(truth, fps, "truth")
-    return against_truth(made, faces.track(made), true, faces.track(true)).measures
+    made = {name: of_frames(frames, fps, name) for name, frames in results.items()}
+    true = of_file(truth, fps, max(map(len, made.values())))
+    true_face = faces.track(true)
+    return {
+        name: against_truth(footage, faces.track(footage), true, true_face).measures for name, footage in made.items()
+    }
 
 
 def against_driver(result: FaceTrack, driver: FaceTrack, most_offset: int) -> Compared:

@@ -28,6 +28,7 @@ Kind = Literal["base", "release", "export"]
 INPUTS = 3 * CHANNELS
 """Channels of the transformer's input: noise | landmarks | reference."""
 
+_FEWER_TOKENS = (81, 9, 1)
 _PROJECTOR = "patch_embed.pose_proj."
 _PATCHES = "patch_embed.proj.weight"
 _POSITIONS = "patch_embed.pos_embedding"
@@ -59,7 +60,8 @@ def kind_of(source: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[i
 def portrait_config(source: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of our transformer from the ``config.json`` of a CogVideoX 1.0 image-to-video transformer.
 
-    The release's file says 226 tokens, and its code takes 729 whatever the file says. Raises :class:`UserError` for
+    CogVideoX's files and the release's say 226 tokens, and the release's code takes 729 whatever the file says; models from
+    scratch may have fewer (:class:`training.model_config.ScratchConfig`), as their files say. Raises :class:`UserError` for
     CogVideoX 1.5, whose patches span two frames and which takes a frame offset: SkyReels-A1 is built on 1.0.
     """
     for key, meaning in (("patch_size_t", "patches over time"), ("ofs_embed_dim", "an offset embedding")):
@@ -73,7 +75,9 @@ def portrait_config(source: str, config: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in config.items()
         if not name.startswith("_") and name not in ("patch_size_t", "ofs_embed_dim")
     }
-    return kept | {"in_channels": INPUTS, "out_channels": CHANNELS, "max_text_seq_length": FACE_TOKENS}
+    tokens = kept.get("max_text_seq_length")
+    tokens = tokens if tokens in _FEWER_TOKENS else FACE_TOKENS
+    return kept | {"in_channels": INPUTS, "out_channels": CHANNELS, "max_text_seq_length": tokens}
 
 
 def from_base(name: str, tensor: Tensor, config: Mapping[str, Any]) -> Tensor:

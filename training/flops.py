@@ -99,21 +99,23 @@ def count_flops(
     grid: tuple[int, int],
     frames: int = LATENT_FRAMES,
     guider: int = 0,
+    face_tokens: int = FACE_TOKENS,
 ) -> Flops:
     """Operations of the model whose parameters have these ``shapes``, in closed form.
 
     ``grid`` is (h, w) of the latents, of which 2×2 make a token; ``frames`` are latent ones; ``guider`` is its forward, from
-    :func:`forward_flops`. For CogVideoX-5B at 60×90: 18 279 tokens, 3.46e14 operations, half of them attention.
+    :func:`forward_flops`; ``face_tokens`` are those beside the video's. For CogVideoX-5B at 60×90: 18 279 tokens, 3.46e14
+    operations, half of them attention.
     """
     video = frames * (grid[0] // 2) * (grid[1] // 2)
-    tokens = video + FACE_TOKENS
+    tokens = video + face_tokens
     uses = (
         (r"transformer\.transformer_blocks\.\d+\.norm[12]\.linear\.", 1),
         (r"transformer\.transformer_blocks\.", tokens),
-        (r"transformer\.patch_embed\.text_proj\.", FACE_TOKENS),
+        (r"transformer\.patch_embed\.text_proj\.", face_tokens),
         (r"transformer\.patch_embed\.proj\.|transformer\.proj_out\.", video),
         (r"transformer\.(time_embedding|norm_out)\.", 1),
-        (r"face\.", FACE_TOKENS),
+        (r"face\.", face_tokens),
     )
     weights = {}
     guider_parameters = tuple(name for name in shapes if name.startswith("guider."))

@@ -29,8 +29,8 @@ class PortraitModel(nn.Module):
     """Predicts the velocity of a noisy clip from a reference frame, drawn landmarks and face tokens.
 
     ``transformer`` is diffusers' own ``CogVideoXTransformer3DModel`` with 48 input channels (noise | landmarks | reference,
-    the order of the released pipeline) and 729 face tokens where CogVideoX has text; ``face`` projects them; ``guider`` turns
-    drawings into landmark latents and may be absent where those are given.
+    the order of the released pipeline) and face tokens where CogVideoX has text; ``face`` makes them of SigLIP's 729;
+    ``guider`` turns drawings into landmark latents and may be absent where those are given.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ def build_model(
         with torch.device("meta" if pipeline else device):
             transformer = CogVideoXTransformer3DModel(**sizes).float()  # its positions would be float64
         with torch.device(device):
-            face = FaceProjector(sizes["text_embed_dim"])
+            face = FaceProjector(sizes["text_embed_dim"], sizes["max_text_seq_length"])
         model = PortraitModel(transformer, face, _build_guider(config, codec, grid, device) if guider else None)
     if config.init == SCRATCH:
         # As conversion from CogVideoX leaves them: landmarks change nothing until a stage learns to read them.
@@ -182,8 +182,13 @@ def _find_init(config: ModelConfig, device: str) -> Path | None:
 def _transformer_sizes(config: ModelConfig, pipeline: Path | None, grid: tuple[int, int]) -> dict[str, Any]:
     """The arguments of the transformer; refuses those that this version of diffusers has not, and another ``grid``."""
     if config.init == SCRATCH:
-        of_grid = {"sample_height": grid[0], "sample_width": grid[1]}
-        return portrait_config(SCRATCH, cogvideox_5b.TRANSFORMER | config.scratch.model_dump() | of_grid)
+        scratch = config.scratch.model_dump()
+        scratch |= {
+            "max_text_seq_length": scratch.pop("face_tokens"),
+            "sample_height": grid[0],
+            "sample_width": grid[1],
+        }
+        return portrait_config(SCRATCH, cogvideox_5b.TRANSFORMER | scratch)
     read = read_json(pipeline / "transformer" / CONFIG) if pipeline else cogvideox_5b.TRANSFORMER
     sizes = portrait_config(config.init, read)
     unknown = sizes.keys() - inspect.signature(CogVideoXTransformer3DModel.__init__).parameters.keys()

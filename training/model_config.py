@@ -1,5 +1,7 @@
 """The configuration of the model: where its weights come from."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from faceloom.config import Section
@@ -20,6 +22,9 @@ class ScratchConfig(Section):
     time_embed_dim: int = Field(128, ge=1)
     text_embed_dim: int = Field(128, ge=1)
     """What the face projector's tokens have; 4096 in the real model, after the T5 embeddings they replace."""
+    face_tokens: Literal[729, 81, 9, 1] = 729
+    """Fewer than 729 are their means over squares of patches. Beside the few cells of a small grid, 729 would take most of
+    the time."""
 
 
 class ModelConfig(Section):

@@ -21,8 +21,10 @@ def adamw(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.
 
 
 def learning_rate(stage: StageConfig, step: int) -> float:
-    """The rate of a stage's step (from 0): linear up to ``lr`` over ``warmup_steps``, constant from then on."""
-    return stage.lr * min(1.0, (step + 1) / (stage.warmup_steps + 1))
+    """The rate of a stage's step (from 0): linear up to ``lr`` over ``warmup_steps``, constant, linear down at the end."""
+    rising = (step + 1) / (stage.warmup_steps + 1)
+    falling = (stage.steps - step) / max(1.0, stage.decay_share * stage.steps)
+    return stage.lr * min(1.0, rising, falling)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -229,7 +229,8 @@ def _flops(model: PortraitModel, grid: tuple[int, int], guided: bool) -> Flops:
         on_meta = copy.deepcopy(model.guider).to("meta")
         guider = forward_flops(on_meta, torch.empty(1, 3, FRAMES, HEIGHT, WIDTH, device="meta"))
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    return count_flops(shapes, len(model.transformer.transformer_blocks), grid, model.latent_shape[0], guider)
+    layers, tokens = len(model.transformer.transformer_blocks), model.transformer.config.max_text_seq_length
+    return count_flops(shapes, layers, grid, model.latent_shape[0], guider, tokens)
 
 
 def _data_state(data: TrainingData, place: Place) -> dict[str, Any]:

@@ -21,8 +21,11 @@ class StageConfig(Section):
     name: str = Field(pattern=r"[a-z][a-z0-9_]*")
     steps: int = Field(ge=1)
     lr: float = Field(gt=0)
-    """Reached after ``warmup_steps`` and then constant."""
+    """Reached after ``warmup_steps`` and then constant, until the last ``decay_share`` of the steps."""
     warmup_steps: int = Field(0, ge=0)
+    decay_share: float = Field(0.0, ge=0, le=1)
+    """Over this share of the steps, the last ones, the rate falls linearly towards 0. The paper names no decay; where a stage
+    has too few steps for its averages to settle, it helps."""
     trainable: tuple[str, ...] = Field(min_length=1)
     """Regular expressions; a parameter is trained if one of them matches the beginning of its name."""
     landmarks: Literal["cached", "rendered"] = "cached"

@@ -122,7 +122,8 @@ def _plan_stage(
     guider = 0
     if model.guider is not None and stage.landmarks == "rendered":
         guider = forward_flops(model.guider, _drawings(1, FRAMES, dtype))
-    flops = count_flops(shapes, len(model.transformer.transformer_blocks), grid, model.latent_shape[0], guider)
+    layers, tokens = len(model.transformer.transformer_blocks), model.transformer.config.max_text_seq_length
+    flops = count_flops(shapes, layers, grid, model.latent_shape[0], guider, tokens)
     checkpointing = config.parallel.activation_checkpointing
     recomputed = flops.recomputed(trained.__contains__, blocks=checkpointing)
     step_flops = config.batch.size * (flops.training(trained.__contains__) + recomputed)

@@ -14,7 +14,10 @@ from training.train_config import TrainConfig
 def save_export(folder: Path) -> Path:
     """Write a model of one layer and random weights for thumbnails, cells of 120 px in 480×720, and return ``folder``."""
     tree = {
-        "model": {"init": "scratch", "scratch": {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16}},
+        "model": {
+            "init": "scratch",
+            "scratch": {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16, "face_tokens": 9},
+        },
         "codec": {"codec": "pixels"},
         "data": {"shrink": 15, "face_tokens": "patches"},
         "stages": [{"name": "motion", "steps": 1, "lr": 1e-5, "trainable": [".*"]}],

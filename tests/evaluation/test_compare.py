@@ -97,10 +97,10 @@ def test_a_driver_of_another_rate_is_read_by_presentation_time(tmp_path: Path, m
     assert measure.value < 0.01
 
 
-def test_files_and_frames_can_be_compared_with_the_truth(tmp_path: Path, man: np.ndarray, faces: FaceTracker):
+def test_several_results_can_be_compared_with_one_truth(tmp_path: Path, man: np.ndarray, faces: FaceTracker):
     truth = write(tmp_path / "truth.mp4", list(man[:10]), rate=int(FPS))
     good, bad = noisy(man[:10], 3), np.repeat(man[:1], 10, axis=0)
-    near, far = (compare_with_truth(frames, truth, faces, FPS) for frames in (good, bad))
+    near, far = compare_with_truth({"good": good, "bad": bad}, truth, faces, FPS).values()
     assert set(near) == {metric.name for metric in METRICS.values() if metric.mode == "truth"}
     assert near["truth_mae"].value < far["truth_mae"].value
     assert near["truth_ssim"].value > far["truth_ssim"].value

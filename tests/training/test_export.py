@@ -77,7 +77,7 @@ def from_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a run from scratch on the codec pixels."""
-    scratch = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16}
+    scratch = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16, "face_tokens": 81}
     config = config_of({"init": "scratch", "scratch": scratch}, {"codec": "pixels"})
     return save_run(tmp_path_factory.mktemp("stand_in") / "run", config, STAND_IN)
 

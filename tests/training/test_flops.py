@@ -60,6 +60,14 @@ def test_the_forward_count_is_torchs_own() -> None:
     assert flops.forward == forward_flops(model, *inputs(GRID, FRAMES, face=24))
 
 
+def test_fewer_face_tokens_cost_less() -> None:
+    model = small()
+    noisy, face_tokens, timestep = inputs(GRID, FRAMES, face=24)
+    model.transformer.patch_embed.max_text_seq_length = 9
+    flops = count_flops(shapes(model), layers=2, grid=GRID, frames=FRAMES, face_tokens=9)
+    assert flops.forward == forward_flops(model, noisy, face_tokens[:, :9], timestep)
+
+
 def test_the_model_of_the_paper_has_18279_tokens_and_takes_346e14_operations_half_of_them_attention() -> None:
     with torch.device("meta"):
         model = Model(layers=42, heads=48, head_size=64, face=1152, text=4096)

@@ -121,6 +121,20 @@ def test_both_layers_of_the_face_projector_learn_and_with_both_at_zero_neither_w
     assert {name for name, p in projector.named_parameters() if p.grad.any()} == learning
 
 
+@pytest.mark.parametrize("side", [3, 9, 27])
+def test_fewer_face_tokens_are_those_of_squares_of_patches(side):
+    torch.manual_seed(0)
+    whole, fewer = FaceProjector(8), FaceProjector(8, (27 // side) ** 2)
+    nn.init.normal_(whole[2].weight)
+    fewer.load_state_dict(whole.state_dict(), strict=True)
+    tokens = torch.randn(2, 729, 1152)
+    patches = tokens.view(2, 27, 27, 1152)
+    squares = [
+        patches[:, y : y + side, x : x + side].mean(dim=(1, 2)) for y in range(0, 27, side) for x in range(0, 27, side)
+    ]
+    torch.testing.assert_close(fewer(tokens), whole(torch.stack(squares, 1)))
+
+
 def test_at_first_every_face_gives_the_same_output(model):
     given = inputs()
     assert torch.equal(model(**given), model(**given | {"face_tokens": torch.zeros(2, 729, 1152)}))
@@ -216,6 +230,14 @@ def test_from_scratch_the_schedule_is_that_of_cogvideox_5b():
     assert load_schedule_config(SCRATCH) == dict(cogvideox_5b.SCHEDULER)
     assert cogvideox_5b.SCHEDULER["snr_shift_scale"] == 1.0
     assert cogvideox_5b.SCHEDULER["rescale_betas_zero_snr"]
+
+
+def test_a_model_from_scratch_may_see_fewer_face_tokens():
+    sizes = SCRATCH.scratch.model_copy(update={"face_tokens": 9})
+    model = build_model(SCRATCH.model_copy(update={"scratch": sizes}), PIXELS, GRID, guider=False)
+    assert model.transformer.config.max_text_seq_length == 9
+    given = inputs()
+    assert model(**given).shape == given["noisy"].shape
 
 
 def test_a_head_that_cannot_be_rotated_is_refused():

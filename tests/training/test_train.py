@@ -40,6 +40,7 @@ CONFIG: dict[str, Any] = {
             "attention_head_dim": 16,
             "time_embed_dim": 16,
             "text_embed_dim": 24,
+            "face_tokens": 9,
         },
     },
     "codec": {"codec": "pixels"},
