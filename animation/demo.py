@@ -27,12 +27,15 @@ from training.export import RECORD, export
 from training.run_folder import CHECKPOINTS
 
 Results = dict[str, dict[str, dict[str, float | None]]]
-"""By clip, then by who made the video (:data:`MAKERS`), then by metric."""
+"""By clip, then by who made the video (:data:`MAKERS`), then by metric (:data:`METRICS`, :data:`FACE_SHARE`)."""
 
 MAKERS = ("animated", "still", "noise")
 METRICS = ("truth_mae", "truth_lip_gap_correlation", "truth_expression", "truth_pose_deg")
-LEAST_CORRELATION = 0.5
-"""How far the lips must open as the true ones do, for the demo to say that they follow him."""
+FACE_SHARE = "face_share"
+"""Beside the metrics: the share of the frames in which there is a face to be measured."""
+LEAST_CORRELATION, LEAST_FACE_SHARE = 0.5, 0.5
+"""How far the lips must open as the true ones do, and in what share of the frames a face must be found, for the demo to say
+that they follow him. Few frames correlate by chance."""
 
 _NOISE_LEVELS = 8.0
 """Standard deviation of the noise on the repeated frame, of 255: as of a camera in the dark."""
@@ -98,12 +101,20 @@ def not_reached(results: Results) -> list[str]:
         own, other = error["animated"], error[maker]
         if own is None or other is None or own >= other:
             missed.append(
-                f"what is animated is no nearer to the truth than {maker}: mean absolute error {own} and {other}"
+                f"what is animated is no nearer to the truth than {maker}: mean absolute error {_number(own)} and "
+                f"{_number(other)}"
             )
-    lips = mean(results, "animated", "truth_lip_gap_correlation")
-    if lips is None or lips < LEAST_CORRELATION:
-        missed.append(f"the lips do not follow: their gap correlates with the true one by {lips}")
+    lips, share = (mean(results, "animated", name) for name in ("truth_lip_gap_correlation", FACE_SHARE))
+    if lips is None or lips < LEAST_CORRELATION or share is None or share < LEAST_FACE_SHARE:
+        missed.append(
+            f"the lips do not follow: their gap correlates with the true one by {_number(lips)}, over the share "
+            f"{_number(share)} of the frames, in which a face is found"
+        )
     return missed
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"
 
 
 def _step_of(model: Path) -> int | None:
@@ -130,7 +141,11 @@ def _measured(
     noise = np.random.default_rng(0).normal(0, _NOISE_LEVELS, still.shape)
     videos = {"animated": made, "still": still, "noise": np.clip(np.rint(still + noise), 0, 255).astype(np.uint8)}
     measures = compare_with_truth(videos, truth, tracker)
-    return {maker: {metric: measures[maker][metric].value for metric in METRICS} for maker in MAKERS}
+    return {
+        maker: {metric: found[metric].value for metric in METRICS}
+        | {FACE_SHARE: found["truth_lip_gap_correlation"].coverage}
+        for maker, found in measures.items()
+    }
 
 
 def _row(video: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from animation.demo import MAKERS, METRICS, Results, mean
+from animation.demo import FACE_SHARE, MAKERS, METRICS, Results, mean
 from evaluation.metrics import METRICS as DESCRIBED
 
 _NAMES = {"animated": "animated", "still": "first frame, still", "noise": "first frame, noisy"}
@@ -20,7 +20,8 @@ def results_table(results: Results) -> Table:
     table.add_column("")
     for metric in METRICS:
         table.add_column(f"{_COLUMNS[metric]}, {DESCRIBED[metric].unit}", justify="right")
+    table.add_column("face found, share", justify="right")
     for maker in MAKERS:
-        values = (mean(results, maker, metric) for metric in METRICS)
+        values = (mean(results, maker, metric) for metric in (*METRICS, FACE_SHARE))
         table.add_row(_NAMES[maker], *("-" if value is None else f"{value:.3g}" for value in values))
     return table

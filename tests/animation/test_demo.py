@@ -4,7 +4,7 @@ from copy import deepcopy
 import pytest
 from rich.console import Console
 
-from animation.demo import MAKERS, Results, mean, not_reached
+from animation.demo import FACE_SHARE, MAKERS, Results, mean, not_reached
 from animation.demo_display import results_table
 
 GOOD: Results = {
@@ -14,14 +14,22 @@ GOOD: Results = {
             "truth_lip_gap_correlation": 0.8,
             "truth_expression": 0.03,
             "truth_pose_deg": 2.0,
+            FACE_SHARE: 0.9,
         },
         "still": {
             "truth_mae": 15.0,
             "truth_lip_gap_correlation": None,
             "truth_expression": 0.06,
             "truth_pose_deg": 9.0,
+            FACE_SHARE: 1.0,
         },
-        "noise": {"truth_mae": 17.0, "truth_lip_gap_correlation": 0.1, "truth_expression": 0.06, "truth_pose_deg": 9.0},
+        "noise": {
+            "truth_mae": 17.0,
+            "truth_lip_gap_correlation": 0.1,
+            "truth_expression": 0.06,
+            "truth_pose_deg": 9.0,
+            FACE_SHARE: 1.0,
+        },
     }
     for n, clip in enumerate(("a.mp4", "b.mp4"))
 }
@@ -42,6 +50,11 @@ def test_nothing_is_said_of_clips_that_are_nearer_to_the_truth_and_whose_lips_fo
         ("truth_mae", 21.0, "no nearer to the truth than still"),
         ("truth_lip_gap_correlation", 0.1, "the lips do not follow"),
         ("truth_lip_gap_correlation", None, "the lips do not follow"),
+        (
+            FACE_SHARE,
+            0.05,
+            "the lips do not follow: their gap correlates with the true one by 0.8, over the share 0.475",
+        ),
     ],
 )
 def test_what_is_no_better_than_no_model_is_said(metric: str, value: float | None, told: str) -> None:
