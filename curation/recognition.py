@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from curation.identity import five_points
-from faceloom.errors import UserError
+from faceloom.onnx import read_network
 from landmarks.landmarker import Face
 
 MODEL_KEY = "identity_check.model"
@@ -43,14 +43,7 @@ class Recogniser:
 
     def __init__(self, name: str, file: Path, wanted_by: str = MODEL_KEY) -> None:
         self._network = NETWORKS[name]
-        try:
-            self._net = cv2.dnn.readNetFromONNX(str(file))
-        except cv2.error as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(
-                f"{wanted_by}: {file} is no ONNX network that OpenCV {cv2.__version__} can read ({reason}); "
-                "replace it, or do without it"
-            ) from None
+        self._net = read_network(file, wanted_by)
 
     def embed(self, frame: np.ndarray, face: Face) -> np.ndarray:
         """The embedding of ``face`` in ``frame`` (uint8 RGB ``[H, W, 3]``): float32 ``[D]``, of length 1.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.footage import Frame
-from faceloom.errors import UserError
+from faceloom.onnx import read_network
 
 _SIDE_PX = 320  # `det_size` of the scripts
 _STRIDES = (8, 16, 32)
@@ -27,13 +27,7 @@ class Scrfd:
     """The network in the ONNX ``file``, on the CPU. Raises :class:`UserError` if OpenCV cannot read it."""
 
     def __init__(self, file: Path) -> None:
-        try:
-            self._net = cv2.dnn.readNetFromONNX(str(file))
-        except cv2.error as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(
-                f"{file} is no ONNX network that OpenCV {cv2.__version__} can read ({reason}); replace it"
-            ) from None
+        self._net = read_network(file, "faceloom evaluate")
 
     def largest(self, frame: Frame) -> Floats | None:
         """Five key points ``[5, 2]`` in px of the largest face of ``frame`` (uint8 RGB ``[H, W, 3]``), or None."""
