@@ -120,8 +120,7 @@ class BatchRunner:
         failure = outcome.failure
         if failure is None:
             return Verdict("animated", passed=True)
-        suspicion = f"{failure.stage} ({failure.error}: {failure.message})" if outcome.suspicious else None
-        return Verdict(f"failed: {failure.error}", passed=False, suspicion=suspicion)
+        return Verdict.failed(failure.stage, failure.error, failure.message, suspicious=outcome.suspicious)
 
     def given_up(self, row: Row, _outcome: Outcome | None, loss: Loss) -> Outcome:
         """``failed``."""

@@ -136,13 +136,9 @@ class Runner:
         if isinstance(outcome, Rejected):
             return Verdict(f"rejected: {outcome.rule}", passed=False, worn=decision.worn)
         if isinstance(outcome, Failed):
-            suspicion = f"{outcome.stage} ({outcome.error}: {outcome.message})"
-            return Verdict(
-                f"failed: {outcome.error}",
-                passed=False,
-                suspicion=None if outcome.error in _BAD_FILES else suspicion,
-                worn=decision.worn,
-            )
+            suspicious = outcome.error not in _BAD_FILES
+            told = (outcome.stage, outcome.error, outcome.message)
+            return Verdict.failed(*told, suspicious=suspicious, worn=decision.worn)
         return Verdict("kept", passed=True, worn=decision.worn)
 
     def given_up(self, clip: Clip, decision: Decision | None, loss: Loss) -> Decision:

@@ -67,6 +67,12 @@ class Verdict:
     worn: bool = False
     """Whether the worker has grown so large that it should be replaced."""
 
+    @classmethod
+    def failed(cls, stage: str, error: str, message: str, *, suspicious: bool, worn: bool = False) -> "Verdict":
+        """Of an item that failed in ``stage`` with ``error``, a class name; ``suspicious`` if the worker may be to blame."""
+        suspicion = f"{stage} ({error}: {message})" if suspicious else None
+        return cls(f"failed: {error}", passed=False, suspicion=suspicion, worn=worn)
+
 
 @dataclass(eq=False)
 class Worker(Generic[ItemT, ResultT]):

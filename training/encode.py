@@ -71,8 +71,7 @@ class EncodeRunner:
         failure = result.failure
         if failure is None:
             return Verdict("encoded", passed=True)
-        suspicion = f"{failure.stage} ({failure.error}: {failure.message})"
-        return Verdict(f"failed: {failure.error}", passed=False, suspicion=None if failure.of_sample else suspicion)
+        return Verdict.failed(failure.stage, failure.error, failure.message, suspicious=not failure.of_sample)
 
     def given_up(self, sample: BaseSample, _result: Encoded | None, loss: Loss) -> Encoded:
         """``failed``."""
