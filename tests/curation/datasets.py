@@ -37,6 +37,13 @@ def blank_sample(clip: Clip) -> dict[str, Any]:
     return values
 
 
+def record_of(clips: int, blocks: int = 1, **others: Any) -> DatasetRecord:
+    """The record of a dataset of as many clips that says nothing but what it must, and ``others``."""
+    manifest = ManifestSummary(sha256="", clips=clips, blocks=blocks, block_clips=max(1, -(-clips // blocks)))
+    nothing: dict[str, Any] = {"config": {}, "config_fingerprint": "", "fingerprints": {}, "licences": ()}
+    return DatasetRecord(**nothing | {"complete": True, "manifest": manifest} | others)
+
+
 def write_dataset(
     root: Path, blocks: Sequence[Sequence[Decision]], samples: Mapping[Clip, Mapping[str, Any]]
 ) -> DatasetRecord:
@@ -50,17 +57,6 @@ def write_dataset(
         files.append(write_layer(root, part, "base", encoded))
         rows = [ledger.row(d, 0 if d.outcome == Kept() else None) for d in decisions]
         pq.write_table(pa.Table.from_pylist(rows, ledger.SCHEMA), ledger_path(root, part))
-    clips = sum(map(len, blocks))
-    record = DatasetRecord(
-        complete=True,
-        config={},
-        config_fingerprint="",
-        fingerprints={},
-        licences=("CC0",),
-        manifest=ManifestSummary(
-            sha256="", clips=clips, blocks=len(blocks), block_clips=max(len(block) for block in blocks)
-        ),
-        shards=tuple(files),
-    )
+    record = record_of(sum(map(len, blocks)), len(blocks), licences=("CC0",), shards=tuple(files))
     record.save(root)
     return record

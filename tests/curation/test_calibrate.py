@@ -1,4 +1,3 @@
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,28 +15,24 @@ from curation.outcome import Failed, Kept, Rejected
 from curation.rules import first_failure
 from curation.sources import Clip
 from curation.statistics import NOISE_MARGIN, STATISTICS
-from faceloom import cli, config
+from faceloom import config
 from faceloom.errors import UserError
-from shards.dataset import DatasetRecord, ManifestSummary
+from shards.dataset import DatasetRecord
+from tests.conftest import Run
+from tests.curation.datasets import record_of
 from tests.curation.test_rules import GOOD
 
 EARLY = ("probe", "census")
 
 
-def record_of(clips: int, **run: Any) -> DatasetRecord:
-    return DatasetRecord(
-        complete=True,
-        config=CurationConfig().model_dump(mode="json", exclude={"run"}) | {"run": {"block_clips": 256, **run}},
-        config_fingerprint="",
-        fingerprints={},
-        licences=(),
-        manifest=ManifestSummary(sha256="", clips=clips, blocks=1, block_clips=max(1, clips)),
-    )
+def record_with(clips: int, **run: Any) -> DatasetRecord:
+    config = CurationConfig().model_dump(mode="json", exclude={"run"}) | {"run": {"block_clips": 256, **run}}
+    return record_of(clips, config=config)
 
 
 def write(root: Path, decisions: Sequence[Decision], **run: Any) -> Path:
     write_fragment(root, 0, decisions, "run")
-    record_of(sum(decision.of_clip is None for decision in decisions), **run).save(root)
+    record_with(sum(decision.of_clip is None for decision in decisions), **run).save(root)
     return root
 
 
@@ -177,16 +172,15 @@ def test_what_cannot_be_calibrated_is_refused(corpus: Path, tmp_path: Path) -> N
         calibrate(corpus, ["head_range"])
     with pytest.raises(UserError, match="must lie between 0 and"):
         calibrate(corpus, quantile=0.5)
-    record_of(0).save(tmp_path)
+    record_with(0).save(tmp_path)
     with pytest.raises(UserError, match="no decided clips yet"):
         calibrate(tmp_path)
 
 
-def test_the_command_prints_json_with_the_configuration(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["calibrate", str(corpus), "--statistic", "yaw_p95_deg", "--json"])
-    assert not stopped.value.code
-    shown = json.load(io.StringIO(capsys.readouterr().out))
+def test_the_command_prints_json_with_the_configuration(corpus: Path, run: Run) -> None:
+    code, out, _ = run("calibrate", corpus, "--statistic", "yaw_p95_deg", "--json")
+    assert not code
+    shown = json.loads(out)
     assert shown["clips"] == 300
     assert list(shown["config"]["curate"]) == ["motion"]
     assert shown["statistics"][0]["limits"][0]["setting"] == "motion.max_yaw_deg"

@@ -11,9 +11,9 @@ from curation.display import outcome_table, print_clips
 from curation.ledger import Decision, manifest_rows, read_ledger, write_fragment
 from curation.outcome import Failed, Kept, Rejected
 from curation.sources import Clip
-from faceloom import cli
 from faceloom.progress import Oldest, Progress, progress_display
-from shards.dataset import DatasetRecord, ManifestSummary
+from tests.conftest import Run
+from tests.curation.datasets import record_of
 
 NAMES = ["Talk [dQw4w9WgXcQ].mp4", "a[/b].mp4", "[bold]loud.mp4", "x:cat:.mp4", "back\\[b].mp4"]
 
@@ -24,14 +24,7 @@ def dataset(tmp_path: Path) -> Path:
     outcomes = [Kept(), Rejected("motion", 0.2, 1.0), Failed("probe", "EmptyFileError", "[/i] has zero bytes")]
     clips = [Clip("set", name, f"/{name}") for name in NAMES]
     write_fragment(root, 0, [Decision(clip, outcomes[i % 3]) for i, clip in enumerate(clips)], "run")
-    DatasetRecord(
-        complete=False,
-        config={},
-        config_fingerprint="",
-        fingerprints={},
-        licences=(),
-        manifest=ManifestSummary(sha256="", clips=len(NAMES), blocks=1, block_clips=len(NAMES)),
-    ).save(root)
+    record_of(len(NAMES), complete=False).save(root)
     return root
 
 
@@ -44,13 +37,11 @@ def test_clips_are_listed_by_their_names(dataset: Path) -> None:
 
 
 def test_the_status_of_a_folder_with_brackets_is_shown_by_its_name(
-    dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["status", str(dataset), "--clips"])
-    shown = capsys.readouterr().out
-    assert not stopped.value.code
+    code, shown, _ = run("status", dataset, "--clips")
+    assert not code
     assert all(text in shown for text in [str(dataset), *NAMES])
 
 
@@ -76,14 +67,7 @@ def two_samples(tmp_path: Path) -> Path:
         Decision(clips[1], Rejected("motion", 0.2, 1.0)),
     ]
     write_fragment(tmp_path, 0, decisions, "run")
-    DatasetRecord(
-        complete=True,
-        config={},
-        config_fingerprint="",
-        fingerprints={},
-        licences=(),
-        manifest=ManifestSummary(sha256="", clips=2, blocks=1, block_clips=2),
-    ).save(tmp_path)
+    record_of(2).save(tmp_path)
     return tmp_path
 
 
@@ -106,11 +90,7 @@ def test_a_further_window_is_listed_by_its_number_and_span(two_samples: Path) ->
     assert "long.mp4, window 2, 20.50 to 24.50 s" in console.file.getvalue()
 
 
-def test_the_status_counts_clips_of_the_manifest_and_samples(
-    two_samples: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["status", str(two_samples), "--json"])
-    shown = json.loads(capsys.readouterr().out)
+def test_the_status_counts_clips_of_the_manifest_and_samples(two_samples: Path, run: Run) -> None:
+    shown = json.loads(run("status", two_samples, "--json")[1])
     assert (shown["clips"], shown["decided"], shown["samples"]) == (2, 2, 2)
     assert [(row["outcome"], row["clips"]) for row in shown["outcomes"]] == [("kept", 1), ("rejected", 1)]

@@ -13,8 +13,8 @@ from curation.adapters.entries import Entry, Ignored, LeftOut, Notice
 from curation.adapters.table import DATASETS, FOLDER, Dataset
 from curation.ingest import Report, ingest
 from curation.sources import Clip, open_manifest
-from faceloom import cli
 from faceloom.errors import UserError
+from tests.conftest import Run
 from tests.curation.adapters.trees import make
 
 DOCS = Path(__file__).parents[2] / "docs" / "datasets.md"
@@ -186,38 +186,29 @@ def test_every_dataset_has_a_name_of_its_own_and_an_adapter(tmp_path: Path) -> N
                 list(dataset.entries(tmp_path / "nowhere"))
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
-
-
-def test_the_command_prints_the_account(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_account(root: Path, tmp_path: Path, run: Run) -> None:
     put(root, "a.mp4", "b.mp4", content=b"same")
     put(root, "a.txt")
     (root / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
-    code, out, err = run(capsys, "ingest", "folder", "--root", root, "--out", tmp_path / "m.parquet")
+    code, out, err = run("ingest", "folder", "--root", root, "--out", tmp_path / "m.parquet")
     assert code == 0
     assert f"{tmp_path}/m.parquet: 2 clips, 1 of them with the bytes of an earlier one" in out
     assert "passed over, no videos by their names: 1 .txt" in out
     assert r"left out: caf\xe9.mp4: its path is not UTF-8" in err
 
 
-def test_the_command_gives_the_account_to_programs(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_gives_the_account_to_programs(root: Path, tmp_path: Path, run: Run) -> None:
     put(root, "a.mp4", "b.txt")
     (root / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
-    code, out, _ = run(capsys, "ingest", "folder", "--root", root, "--out", tmp_path / "m.parquet", "--json")
+    code, out, _ = run("ingest", "folder", "--root", root, "--out", tmp_path / "m.parquet", "--json")
     report = json.loads(out)
     assert code == 0
     assert (report["clips"], report["duplicates"], report["ignored"]) == (1, 0, {".txt": 1})
     assert [(reason["count"], reason["first"]) for reason in report["left_out"]] == [(1, [r"caf\xe9.mp4"])]
 
 
-def test_a_wrong_name_is_answered_with_the_datasets_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "ingest", "hdft", "--root", "x", "--out", "y")
+def test_a_wrong_name_is_answered_with_the_datasets_there_are(run: Run) -> None:
+    code, _, err = run("ingest", "hdft", "--root", "x", "--out", "y")
     assert code == 2
     assert "'hdft'" in err
     assert all(dataset.name in err for dataset in DATASETS)

@@ -14,11 +14,11 @@ from curation.ledger import Decision, write_fragment
 from curation.outcome import Kept, Rejected
 from curation.sources import Clip
 from curation.status import status_of
-from faceloom import cli
 from faceloom.lease import Lease
 from faceloom.lease_file import Holder, lease_path
 from faceloom.progress import Oldest, Progress
-from shards.dataset import DatasetRecord, ManifestSummary
+from tests.conftest import Run
+from tests.curation.datasets import record_of
 
 
 @pytest.fixture
@@ -26,14 +26,7 @@ def dataset(tmp_path: Path) -> Path:
     """Two of six clips are committed, in one of three blocks."""
     clips = [Clip("set", name, f"/{name}") for name in ("a.mp4", "b.mp4")]
     write_fragment(tmp_path, 0, [Decision(clips[0], Kept()), Decision(clips[1], Rejected("motion", 0.2, 1.0))], "run")
-    DatasetRecord(
-        complete=False,
-        config={},
-        config_fingerprint="",
-        fingerprints={},
-        licences=(),
-        manifest=ManifestSummary(sha256="", clips=6, blocks=3, block_clips=2),
-    ).save(tmp_path)
+    record_of(6, blocks=3, complete=False).save(tmp_path)
     return tmp_path
 
 
@@ -134,10 +127,8 @@ def test_a_lease_that_is_none_is_passed_over(dataset: Path, text: str) -> None:
     assert status_of(dataset).drivers == ()
 
 
-def test_the_command_shows_it_and_the_outcomes(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_it_and_the_outcomes(dataset: Path, run: Run) -> None:
     leave(dataset, replace(Holder.this_process("curate"), started=1, host="[bold]node", state=at()))
-    with pytest.raises(SystemExit):
-        cli.main(["status", str(dataset)])
-    shown = capsys.readouterr().out
+    _, shown, _ = run("status", dataset)
     assert "its driver is gone: faceloom curate on [bold]node" in shown
     assert "motion" in shown

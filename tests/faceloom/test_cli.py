@@ -12,19 +12,6 @@ from tests.faceloom.conftest import CONTENT
 from tests.s3 import BUCKET, SECRET_KEY, needs_key
 
 
-@pytest.fixture
-def run(capsys):
-    """Run the command line in this process; gives exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(arguments)
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
-
-
 def every_command() -> list[tuple[str, ...]]:
     commands = typer.main.get_command(cli.app).commands.items()
     return [(name, *inner) for name, command in commands for inner in _of_group(command) or [()]]

@@ -9,7 +9,6 @@ import torch.distributed as dist
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel, DiffusionPipeline
 from safetensors.torch import load_file
 
-from faceloom import cli
 from faceloom.errors import CheckFailed, UserError
 from tests.training.tiny import GRID, WEIGHTS, edit_config, edit_weights, save_base, save_release
 from training import export as exporting
@@ -375,11 +374,9 @@ def test_a_run_that_does_not_say_how_its_landmarks_were_drawn_is_refused(stand_i
         export(run / "checkpoints" / stand_in.name, "diffusers", tmp_path / "out")
 
 
-def test_the_command_says_what_it_wrote(stand_in, tmp_path, capsys):
+def test_the_command_says_what_it_wrote(stand_in, tmp_path, run):
     out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["export", str(stand_in), "--layout", "diffusers", "--out", str(out), "--verify"])
-    assert not stopped.value.code
-    printed = capsys.readouterr().out
+    code, printed, _ = run("export", stand_in, "--layout", "diffusers", "--out", out, "--verify")
+    assert not code
     assert f"{out}: step 7" in printed
     assert "verified: " in printed

@@ -16,11 +16,11 @@ from curation.ledger import read_ledger
 from curation.redecide import OUTCOMES, REJECTED
 from curation.rules import RULES
 from curation.what_if import WhatIf, what_if_of
-from faceloom import cli
 from faceloom.config import load
 from faceloom.errors import UserError
 from shards.dataset import ledger_path
 from tests.browser import Visit, visiting
+from tests.conftest import Run
 from tests.curation.large_ledgers import made_up_ledger, write_ledger
 
 YAW = "#card-motion-max_yaw_deg"
@@ -304,13 +304,10 @@ def test_a_ledger_of_failures_only_is_shown_too(visit: Visit, tmp_path: Path):
     assert_agrees(visit, what_if_of(root, overrides=["crop.max_upscale=1.1", "motion.max_yaw_deg=3"]))
 
 
-def test_the_command_writes_the_page_and_says_how_large_it_is(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["audit", str(dataset), "--out", str(tmp_path / "audit.html")])
-    assert not stopped.value.code
-    assert "3,000 rows, 0 previews" in capsys.readouterr().out
+def test_the_command_writes_the_page_and_says_how_large_it_is(dataset: Path, tmp_path: Path, run: Run):
+    code, out, _ = run("audit", dataset, "--out", tmp_path / "audit.html")
+    assert not code
+    assert "3,000 rows, 0 previews" in out
     assert (tmp_path / "audit.html").read_text("utf-8").startswith("<!doctype html>")
 
 
