@@ -75,7 +75,7 @@ def animate(
     log_file: LogFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Animate a portrait by the motion of a driving video; or many, with --batch."""
+    """Animate a portrait by the motion of a driving video; or many, with --batch: then exit 1 if one failed."""
     from animation.animate_config import AnimateConfig
 
     given: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "fps": fps, "portrait.stitch": stitch}
@@ -144,9 +144,11 @@ def _animate_batch(
         console.print(f"nothing to do: all {len(rows)} pairs of {table} are animated in {out}", soft_wrap=True)
     if as_json:
         print_json(results)
-        return
-    for line in outcome_lines(results, out):
-        console.print(line, highlight=False, soft_wrap=True)
+    else:
+        for line in outcome_lines(results, out):
+            console.print(line, highlight=False, soft_wrap=True)
+    if any(row["outcome"] == "failed" for row in results):
+        raise typer.Exit(1)
 
 
 @commands.command("app", epilog="Example: faceloom app --checkpoint model")

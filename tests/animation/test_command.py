@@ -107,7 +107,7 @@ def test_a_batch_animates_what_it_can_and_goes_on_where_it_was(checkpoint, files
     )
     command = batch(checkpoint, table, out)
     code, told, error = run(*command)
-    assert code == 0, error
+    assert code == 1, error
     assert f"{out}: 1 animated, 2 failed" in told
     rows = pq.read_table(out / TABLE).to_pylist()
     assert [(row["name"], row["outcome"], row["stage"], row["error"]) for row in rows] == [
@@ -145,7 +145,7 @@ def test_a_pair_is_tried_again_when_its_worker_is_killed_and_has_failed_when_the
     lines = [f"man.png,talk.mp4,{name},{seed}" for name, seed in [("poison", DIES), ("good", 0), ("once", DIES_ONCE)]]
     table.write_text("\n".join(["portrait,driving,name,seed", *lines]))
     code, told, error = run(*batch(checkpoint, table, out))
-    assert code == 0, error
+    assert code == 1, error
     assert f"{out}: 2 animated, 1 failed" in told
     rows = {row["name"]: row for row in pq.read_table(out / TABLE).to_pylist()}
     assert {name: (row["outcome"], row["stage"], row["error"]) for name, row in rows.items()} == {
