@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.audit_page.html import assemble
 from evaluation.config import EvaluateConfig
 from evaluation.pairs import Pair
 from evaluation.panels import Panels, panels, start
 from evaluation.run import Evaluation
 from evaluation.video import VideoReport
 from faceloom.apart import apart
+from faceloom.page.html import assemble
 from shards.storage import write_atomic
 
 PAGE_FILE = "evaluation.html"
@@ -62,9 +62,7 @@ def write_page(
         "rows": [_row(report) for report in evaluation.reports if not report.failure],
         "shown": shown,
     }
-    assets = files("evaluation") / "assets"
-    elements = files("curation.audit_page") / "assets" / "elements.js"
-    write_atomic(out, assemble(assets, [elements, *(assets / name for name in _SCRIPTS)], contents))
+    write_atomic(out, assemble("Faceloom evaluation", files("evaluation") / "assets", _SCRIPTS, contents))
 
 
 def _worst_first(reports: Sequence[VideoReport]) -> list[int]:

@@ -21,11 +21,5 @@ def pack_json(value: Any) -> str:
     return _pack(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def script_json(value: Any) -> str:
-    """JSON for a ``<script>``: nothing in it can end the element, or begin a comment in it."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
 def _pack(data: bytes) -> str:
     return base64.b64encode(zlib.compress(data, 6)).decode("ascii")

@@ -26,7 +26,6 @@ from curation.audit_page.contents import (
     strata_json,
 )
 from curation.audit_page.examples import Example, choose
-from curation.audit_page.html import assemble
 from curation.audit_page.previews import Preview, kept_preview, source_previews
 from curation.audit_page.strata import MOST_ROWS, stratify
 from curation.config import CurationConfig, recorded_config
@@ -35,11 +34,12 @@ from curation.redecide import KEPT, NO_RULE, recorded, statistic_columns
 from curation.sources import Clip
 from curation.what_if import rows_of_manifest
 from faceloom.errors import UserError
+from faceloom.page.html import assemble
 from shards.dataset import LEDGER_FOLDER, DatasetRecord
 from shards.storage import write_atomic
 
 _SCRIPTS = (
-    *("unpack.js", "expressions.js", "decide.js", "state.js", "elements.js", "charts.js"),
+    *("unpack.js", "expressions.js", "decide.js", "state.js", "charts.js"),
     *("summary.js", "funnel.js", "cards.js", "changes.js", "examples.js", "tables.js", "page.js"),
 )
 _DATASETS_SHOWN = 40
@@ -95,8 +95,7 @@ def write_page(
 
 def render(contents: Mapping[str, Any]) -> bytes:
     """The HTML of a page that shows ``contents``."""
-    assets = files("curation.audit_page") / "assets"
-    return assemble(assets, [assets / name for name in _SCRIPTS], contents)
+    return assemble("Faceloom audit", files("curation.audit_page") / "assets", _SCRIPTS, contents)
 
 
 def _contents(
