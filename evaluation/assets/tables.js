@@ -22,7 +22,7 @@ function overview(contents) {
       const paper = published ? [h("td", { class: "number" }, formatted(metric.published))] : [];
       if (metric.mean === null)
         return h("tr", { class: "absent" }, h("th", { scope: "row" }, named(name)),
-          h("td", { colspan: 6, class: "reason" }, metric.reason || "no video has a value"), paper);
+          h("td", { colspan: 6, class: "reason" }, h("p", {}, metric.reason || "no video has a value")), paper);
       const cells = [formatted(metric.mean), formatted(metric.median), metric.unit, ideal,
         metric.coverage === null ? "" : percent.format(metric.coverage), `${whole.format(metric.videos)} of ${whole.format(contents.videos)}`];
       return h("tr", {}, h("th", { scope: "row" }, named(name)), cells.map((cell, i) => h("td", { class: i === 2 ? "unit" : "number" }, cell)), paper);
