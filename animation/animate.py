@@ -128,7 +128,7 @@ def prepare(
 
 
 def animate(prepared: Prepared, model: Animator, config: AnimateConfig, report: Report = lambda *_: None) -> Animation:
-    """Make the video, and write it whole or not at all; memory does not grow with its length.
+    """Make the video, and write it whole or not at all; of its length memory holds landmarks alone.
 
     Equal files, settings and weights give equal bytes on the CPU. Raises :class:`UserError` if settings do not fit the model
     or a file cannot be written.

@@ -15,6 +15,7 @@ from faceloom.errors import UserError
 from landmarks.backend import Backend
 from landmarks.drawing import draw, draw_clip
 from landmarks.face_reader import FaceReader
+from landmarks.geometry import pieces
 from landmarks.record import LandmarkRecord
 from shards.schema import HEIGHT, WIDTH
 
@@ -104,7 +105,11 @@ def drive(portrait: Portrait, driver: Driver, backend: Backend, motion: Motion) 
     else:
         points = backend.onto(driver.record, portrait.record)
     seen = np.asarray(np.isfinite(driver.record.points).all(axis=(1, 2)))
-    return portrait.in_canvas(points)[_last_seen(seen)], int((~seen).sum())
+    shown = _last_seen(seen)
+    px = np.empty_like(points)
+    for piece in pieces(len(points)):
+        px[piece] = portrait.in_canvas(points[shown[piece]])
+    return px, int((~seen).sum())
 
 
 def _last_seen(seen: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -14,8 +14,6 @@ from landmarks.geometry import CanonicalFace, metric_landmarks
 from landmarks.landmarker import TILE_OVERLAP, TILES, Box, Face, Landmarker, tile_regions
 from landmarks.record import BLENDSHAPES, POINTS, LandmarkRecord
 
-_PIECE = 1024
-
 
 def extract(frames: Iterable[NDArray[np.uint8]], landmarker: Landmarker, canonical: CanonicalFace) -> LandmarkRecord:
     """The record of the largest face in the first of ``frames`` that shows one, followed through the rest.
@@ -49,10 +47,7 @@ def measured_record(
     Points are normalised to a frame of ``width`` × ``height`` px; NaN where there is no face. The metric points are those
     of :func:`landmarks.geometry.metric_landmarks`, ``[T, 478, 3]``.
     """
-    # In pieces: the fit works in float64 and needs many times the memory of its result.
-    pieces = [metric_landmarks(points[i : i + _PIECE], width, height, canonical) for i in range(0, len(points), _PIECE)]
-    pose = np.concatenate([piece.pose for piece in pieces])
-    metric = np.concatenate([piece.points for piece in pieces])
+    pose, metric = metric_landmarks(points, width, height, canonical)
     found = np.asarray(np.isfinite(pose).all(axis=(1, 2)))
     return LandmarkRecord(points, blendshapes, pose, found, width, height), metric
 

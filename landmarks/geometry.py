@@ -22,6 +22,7 @@ from landmarks.angles import Floats, nearest_rotation
 
 MESH_POINTS = 468  # the face mesh; points 468..477 are the irises, which the canonical face does not have
 _HALF_HEIGHT = np.tan(np.radians(63 / 2))  # of the near plane, at distance 1
+_PIECE = 1024
 _METADATA = "geometry_pipeline_metadata_landmarks.binarypb"
 
 
@@ -48,13 +49,27 @@ def metric_landmarks(points: Floats, width: int, height: int, canonical: Canonic
     width, y by the height; y down, z away from the camera). A frame with a NaN is NaN in the result. The irises are
     carried along with the mesh; their depth is MediaPipe's guess.
     """
-    found = np.isfinite(points).all(axis=(1, 2))
     pose = np.full((len(points), 4, 4), np.nan, dtype=np.float32)
     metric = np.full(points.shape, np.nan, dtype=np.float32)
-    if not found.any():
-        return MetricFace(pose, metric)
+    # In pieces: the fit works in float64 and needs many times the memory of its result.
+    for piece in pieces(len(points)):
+        found = np.isfinite(points[piece]).all(axis=(1, 2))
+        if found.any():
+            pose[piece][found], metric[piece][found] = _fitted(points[piece][found], width, height, canonical)
+    return MetricFace(pose, metric)
 
-    screen = _on_near_plane(points[found].astype(np.float64), width, height)
+
+def pieces(frames: int) -> Iterator[slice]:
+    """A clip of so many frames a piece at a time, for maths whose intermediate results are large."""
+    for begin in range(0, frames, _PIECE):
+        yield slice(begin, begin + _PIECE)
+
+
+def _fitted(
+    points: NDArray[np.floating], width: int, height: int, canonical: CanonicalFace
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Poses ``[T, 4, 4]`` and metric points ``[T, 478, 3]`` of frames that all have a face."""
+    screen = _on_near_plane(points.astype(np.float64), width, height)
     # Unprojecting needs the face's size: a first guess comes from the points as they lie on the screen. What it is off
     # by is a factor on the whole unprojected cloud, so dividing that out is exact and needs no third fit.
     guess, _, _ = _fit(canonical, screen * [1, 1, -1])
@@ -62,11 +77,10 @@ def metric_landmarks(points: Floats, width: int, height: int, canonical: Canonic
     scale, R, t = _fit(canonical, cloud)
     cloud, t = cloud / scale[:, None, None], t / scale[:, None]
 
-    pose[found] = np.eye(4)
-    pose[found, :3, :3] = R
-    pose[found, :3, 3] = t
-    metric[found] = (cloud - t[:, None]) @ R
-    return MetricFace(pose, metric)
+    pose = np.tile(np.eye(4), (len(points), 1, 1))
+    pose[:, :3, :3] = R
+    pose[:, :3, 3] = t
+    return pose, (cloud - t[:, None]) @ R
 
 
 def reproject(metric: Floats, pose: Floats, width: int, height: int) -> NDArray[np.float32]:

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks.geometry import CanonicalFace, metric_landmarks, reproject
-from landmarks.record import LandmarkRecord
-from landmarks.retarget import transfer_expression, transfer_rotation
+from landmarks.geometry import CanonicalFace, metric_landmarks, pieces, reproject
+from landmarks.record import POINTS, LandmarkRecord
+from landmarks.retarget import matching_face, transfer_rotation, worn
 
 
 class MediaPipeBackend:
@@ -29,8 +29,11 @@ class MediaPipeBackend:
             raise ValueError(f"the reference must be one frame with a face; it has {len(reference)} frames")
         face = metric_landmarks(reference.points, reference.width, reference.height, self._canonical)
         motion = metric_landmarks(driving.points, driving.width, driving.height, self._canonical)
-        points = transfer_expression(motion.points, driving.blendshapes, face.points[0], reference.blendshapes[0])
-
+        matched = matching_face(motion.points, driving.blendshapes, reference.blendshapes[0])
         pose = transfer_rotation(motion.pose, face.pose[0])
-        px = reproject(points, pose, reference.width, reference.height)
-        return np.asarray(px / [reference.width, reference.height], np.float32)
+        size = reference.width, reference.height
+        onto = np.empty((len(driving), POINTS, 2), np.float32)
+        for piece in pieces(len(driving)):
+            points = worn(motion.points[piece], matched, face.points[0], reference.blendshapes[0])
+            onto[piece] = reproject(points, pose[piece], *size) / size
+        return onto

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmarks.angles import Floats
+from landmarks.geometry import pieces
 from landmarks.topology import EYES, LIPS, MOUTH_CORNERS, Eye
 
 _SHUT = 0.5  # a blink above this hides how far the eye opens
@@ -27,8 +28,16 @@ def transfer_expression(
     Blendshapes are MediaPipe's, ``[T, 52]`` and ``[52]``. With a frame of ``driving`` itself as the reference, the result
     is ``driving``. Frames that are NaN stay NaN. Raises ``ValueError`` if no frame of ``driving`` has a face.
     """
-    driving, reference = np.asarray(driving, np.float64), np.asarray(reference, np.float64)
     matched = matching_face(driving, driving_blendshapes, reference_blendshapes)
+    return worn(driving, matched, reference, reference_blendshapes)
+
+
+def worn(driving: Floats, matched: Floats, reference: Floats, reference_blendshapes: Floats) -> NDArray[np.float64]:
+    """:func:`transfer_expression` of some frames, given the driver's face that matches the reference's expression.
+
+    ``matched[478, 3]`` is :func:`matching_face` of all his frames, ``driving[T, 478, 3]`` any of them.
+    """
+    driving, reference = np.asarray(driving, np.float64), np.asarray(reference, np.float64)
     points = reference + (driving - matched)
 
     lip_scale = _width(reference, MOUTH_CORNERS) / _width(matched, MOUTH_CORNERS)
@@ -52,12 +61,18 @@ def matching_face(driving: Floats, blendshapes: Floats, wanted: Floats) -> NDArr
     distances between rigid points stay those of the reference within 2.2 % that way, with the nearest frame alone within
     4.3 % (bench/retarget.py).
     """
-    usable = np.isfinite(driving).all(axis=(1, 2)) & np.isfinite(blendshapes).all(axis=1)
+    usable = np.asarray(np.isfinite(driving).all(axis=(1, 2)) & np.isfinite(blendshapes).all(axis=1))
     if not usable.any():
         raise ValueError("the driving record has no frame with a face")
     distance = np.linalg.norm(blendshapes[usable, 1:].astype(np.float64) - wanted[1:], axis=1)
-    weights = np.maximum(distance, 1e-6) ** -4.0
-    return np.asarray(np.tensordot(weights / weights.sum(), driving[usable].astype(np.float64), axes=1))
+    weights = np.zeros(len(usable))
+    weights[usable] = np.maximum(distance, 1e-6) ** -4.0
+    weights /= weights.sum()
+    mean = np.zeros(driving.shape[1:])
+    for piece in pieces(len(usable)):
+        frames = driving[piece][usable[piece]].astype(np.float64)
+        mean += np.tensordot(weights[piece][usable[piece]], frames, axes=1)
+    return mean
 
 
 def transfer_rotation(driving: Floats, reference: Floats) -> NDArray[np.float64]:

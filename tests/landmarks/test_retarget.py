@@ -1,5 +1,7 @@
 """Retargeting against closed forms on made-up faces, and against what a viewer would notice on a real one."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -214,6 +216,21 @@ def test_the_head_turns_from_the_references_pose_as_the_drivers_does_from_its_fi
     expected = reproject(shape[1:], expected_pose, WIDTH, HEIGHT)
     np.testing.assert_allclose(moved[1:] * [WIDTH, HEIGHT], expected, atol=0.05)
     assert np.abs(start[0] - moved[0]).max() * WIDTH < 0.05
+
+
+def test_a_long_driver_is_carried_over_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same result, and with memory for little more than a record has of each frame: its points are 5.7 kB."""
+    frames = 300
+    driving = record_of(talking(HEAD, frames), [pose_of((i / 10, 0, 0), (0, 0, -50)) for i in range(frames)])
+    reference = record_of(OTHER_HEAD[None], [pose_of((-15, -5, 3), (0, 0, -70))])
+    whole = BACKEND.onto(driving, reference)
+    monkeypatch.setattr("landmarks.geometry._PIECE", 16)
+    tracemalloc.start()
+    moved = BACKEND.onto(driving, reference)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(moved, whole, atol=1e-6)
+    assert peak < frames * 20_000
 
 
 def test_a_reference_must_be_one_frame_with_a_face() -> None:
