@@ -29,7 +29,7 @@ class FaceReader:
         if backend == "smirk":
             from landmarks.smirk_backend import load_smirk
 
-            smirk = load_smirk("--backend smirk")
+            smirk = load_smirk(f"{wanted_by} with SMIRK's landmarks")
             self.backend, self._encoder = smirk.backend, smirk.encoder
         self.landmarker = Landmarker(task_file)
 

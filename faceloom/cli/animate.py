@@ -96,20 +96,21 @@ def animate(
     from animation.loading import checkpoint_digest, load_pipeline
     from landmarks.face_reader import FaceReader
 
-    pipeline = load_pipeline(checkpoint, settings.load)
+    found = find_checkpoint(checkpoint, settings.load.siglip_model)
     # Progress goes where it is no part of an answer to a program.
     console = text_console(stderr=as_json)
     with (
-        FaceReader(settings.landmarks or pipeline.trained_on.backend, "faceloom animate") as reader,
+        # Before the model, which takes long to load: its files may be missing.
+        FaceReader(settings.landmarks or found.trained_on.backend, "faceloom animate") as reader,
         step_display(console) as report,
     ):
+        pipeline = load_pipeline(checkpoint, settings.load)
         prepared = prepare(Pair(portrait, driving, out, side_by_side), pipeline, reader, settings, report)
         for note in prepared.notes:
             console.print(f"note: {note}", highlight=False, soft_wrap=True)
         made = animate_pair(prepared, pipeline, settings, report)
     if as_json:
-        digest = checkpoint_digest(find_checkpoint(checkpoint, settings.load.siglip_model).folder)
-        print_json(as_dict(made, checkpoint, digest))
+        print_json(as_dict(made, checkpoint, checkpoint_digest(found.folder)))
     else:
         console.print(as_line(made), highlight=False, soft_wrap=True)
 

@@ -14,11 +14,13 @@ from animation.batch import BatchRunner, plan_batch
 from animation.pairs import Row
 from animation.results import TABLE
 from faceloom.engine import Loss
+from faceloom.errors import UserError
 from shards.video import decode_video
 from tests import videos
 from tests.animation.conftest import write_image
 from tests.animation.dying_worker import DIES, DIES_ONCE, DyingAnimator
 from tests.animation.exports import save_export
+from training.export import RECORD
 
 QUICK = ("--steps", 2, "--set", "video.preset=ultrafast", "--device", "cpu")
 
@@ -90,6 +92,23 @@ def test_wrong_use_is_told_with_the_remedy(checkpoint, run, tmp_path, arguments,
     code, _, error = run("animate", "--checkpoint", checkpoint, "--out", tmp_path / "x.mp4", *arguments)
     assert code == 2
     assert re.search(message, error)
+
+
+def test_missing_files_of_smirk_are_told_of_before_the_model_is_loaded(checkpoint, files, run, tmp_path, monkeypatch):
+    export = shutil.copytree(checkpoint, tmp_path / "model")
+    record = json.loads((export / RECORD).read_text())
+    record["drawings"]["backend"] = "smirk"
+    (export / RECORD).write_text(json.dumps(record))
+
+    def absent(_names, wanted_by):
+        raise UserError(f"{wanted_by} asks for SMIRK_em1.pt")
+
+    monkeypatch.setattr("faceloom.models.user_paths", absent)
+    monkeypatch.setattr("animation.loading.load_pipeline", lambda *_: pytest.fail("the model is loaded"))
+    pair = ("--portrait", files / "man.png", "--driving", files / "talk.mp4", "--out", tmp_path / "x.mp4")
+    code, _, error = run("animate", "--checkpoint", export, *pair, *QUICK)
+    assert code == 2
+    assert "faceloom animate with SMIRK's landmarks asks for SMIRK_em1.pt" in error
 
 
 @pytest.fixture(scope="module")
