@@ -14,7 +14,7 @@ from animation.driving import Drawings, Driver, drive, read_driver
 from animation.output import find_sound, write_videos
 from animation.portrait import Portrait, read_portrait
 from animation.stitch import stitch
-from curation.given_files import check_folder
+from curation.given_files import check_writable
 from faceloom.errors import UserError
 from landmarks.face_reader import FaceReader
 
@@ -24,8 +24,8 @@ Report = Callable[[str, int, int], None]
 FINDING, ANIMATING = "finding the face", "animating"
 
 
-class Animator(Protocol):
-    """What is needed of :class:`animation.pipeline.PortraitAnimationPipeline`."""
+class Fed(Protocol):
+    """What has to be known of a model before it is there: how it is fed."""
 
     @property
     def style(self) -> str:
@@ -36,6 +36,10 @@ class Animator(Protocol):
     def fps(self) -> int:
         """Frames a second that it was trained at."""
         ...
+
+
+class Animator(Fed, Protocol):
+    """What is needed of :class:`animation.pipeline.PortraitAnimationPipeline`."""
 
     def __call__(
         self,
@@ -101,7 +105,7 @@ class Prepared:
 
 
 def prepare(
-    pair: Pair, model: Animator, reader: FaceReader, config: AnimateConfig, report: Report = lambda *_: None
+    pair: Pair, model: Fed, reader: FaceReader, config: AnimateConfig, report: Report = lambda *_: None
 ) -> Prepared:
     """Read both files of ``pair`` and carry the motion of the one over to the face of the other.
 
@@ -109,9 +113,11 @@ def prepare(
     """
     for path, option in ((pair.out, "out"), (pair.side_by_side, "side-by-side")):
         if path is not None:
-            check_folder(path, option)
+            check_writable(path, option)
             if path.resolve() in (pair.portrait.resolve(), pair.driving.resolve()):
                 raise UserError(f"{path} would take the place of what it is made from; choose another --{option}")
+    if pair.side_by_side is not None and pair.side_by_side.resolve() == pair.out.resolve():
+        raise UserError(f"{pair.out} cannot be both videos; choose another --side-by-side")
     portrait = read_portrait(pair.portrait, reader, config.portrait)
     driver = read_driver(pair.driving, config.fps or model.fps, reader, lambda done, of: report(FINDING, done, of))
     points_px, held = drive(portrait, driver, reader.backend, config.motion)

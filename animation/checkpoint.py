@@ -1,5 +1,6 @@
 """A folder with a model that animates, SkyReels-A1's release or an export of ours: its parts, what they learned from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,11 @@ class TrainedOn:
     """How many of the codec's cells, along each side, a cell of the model's latents is the mean of."""
     fps: int
     """Frames a second."""
+
+    @property
+    def style(self) -> str:
+        """What the driver's landmarks are to be drawn in (:mod:`landmarks.drawing`)."""
+        return self.render.style
 
 
 RELEASE = TrainedOn(
@@ -100,6 +106,13 @@ def find_checkpoint(checkpoint: str | Path, siglip_model: str | None = None) -> 
         beside = sorted(path.parent for path in folder.glob(f"siglip*/{CONFIG}"))
         siglip = siglip_model or (str(beside[0]) if beside else SIGLIP)
     return Found(folder, trained_on, guider, vae, siglip, scheduler)
+
+
+def check_steps(steps: int, schedule: Mapping[str, Any]) -> None:
+    """Raise :class:`UserError` unless ``steps`` divide the length of ``schedule``, a ``scheduler_config.json``."""
+    length = int(schedule.get("num_train_timesteps", 1000))
+    if steps < 1 or length % steps:
+        raise UserError(f"steps must divide {length}, {steps} does not; take 10, 20 or 50")
 
 
 def load_model(found: Found, dtype: torch.dtype) -> PortraitModel:

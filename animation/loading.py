@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from animation.animate_config import LoadConfig
+from faceloom.device import torch_device
 from faceloom.errors import UserError
 from faceloom.models import file_sha256
 
@@ -24,8 +25,7 @@ def load_pipeline(checkpoint: str | Path, config: LoadConfig) -> "PortraitAnimat
 
     from animation.pipeline import PortraitAnimationPipeline
 
-    if config.offload and (config.device == "cpu" or not torch.cuda.is_available()):
-        raise UserError("offloading spares the memory of a GPU, and torch sees none here; leave --offload out")
+    check_device(config)
     pipeline = PortraitAnimationPipeline.from_pretrained(
         checkpoint,
         # Parts that are brought to the GPU one by one must not be there all at once before.
@@ -39,6 +39,13 @@ def load_pipeline(checkpoint: str | Path, config: LoadConfig) -> "PortraitAnimat
         pipeline.enable_vae_tiling()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def check_device(config: LoadConfig) -> None:
+    """Raise :class:`UserError` if this machine has not the GPU that ``config`` asks for."""
+    found = torch_device(config.device, "device")
+    if config.offload and found.type == "cpu":
+        raise UserError("offloading spares the memory of a GPU, and torch sees none here; leave --offload out")
 
 
 def checkpoint_digest(folder: Path) -> str:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from animation.checkpoint import (
     RELEASE,
     TrainedOn,
+    check_steps,
     find_checkpoint,
     load_image_encoder,
     load_model,
@@ -109,7 +110,7 @@ class PortraitAnimationPipeline(DiffusionPipeline):  # type: ignore[misc]
     @property
     def style(self) -> str:
         """What the driver's landmarks are to be drawn in (:mod:`landmarks.drawing`)."""
-        return self.trained_on.render.style
+        return self.trained_on.style
 
     @property
     def fps(self) -> int:
@@ -164,10 +165,7 @@ class PortraitAnimationPipeline(DiffusionPipeline):  # type: ignore[misc]
         Raises :class:`UserError` at once for pictures that do not fit the model, and for steps or an overlap that cannot be.
         """
         self._check_pictures(canvas, face, drawings, reference_drawing)
-        if steps < 1 or self.scheduler.config.num_train_timesteps % steps:
-            raise UserError(
-                f"steps must divide {self.scheduler.config.num_train_timesteps}, {steps} does not; take 10, 20 or 50"
-            )
+        check_steps(steps, self.scheduler.config)
         if not 0 <= overlap <= MOST_OVERLAP:
             raise UserError(f"windows may share 0 to {MOST_OVERLAP} frames (overlap), not {overlap}")
         plan = windows(len(drawings), self.layout, overlap)

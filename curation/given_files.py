@@ -52,8 +52,10 @@ def naming(path: Path, option: str) -> Iterator[None]:
         raise UserError(f"{str(error).rpartition(';')[0]}; give another file with --{option}") from None
 
 
-def check_folder(out: Path, option: str = "out") -> None:
-    """Raise :class:`UserError` unless the folder that ``out`` is to be written to is there."""
+def check_writable(out: Path, option: str = "out") -> None:
+    """Raise :class:`UserError` unless a file ``out`` can be: its folder is there, and it is none itself."""
+    if out.is_dir():
+        raise UserError(f"cannot write {out}: it is a folder; name a file in it with --{option}")
     if not out.absolute().parent.is_dir():
         raise UserError(
             f"cannot write {out}: there is no such folder; name a file in an existing folder with --{option}"

@@ -50,7 +50,7 @@ def write_contact_sheets(dataset: Path, out: Path, clip: str | None = None) -> l
             write_atomic(path, bytes(png))
             written.append(path)
     except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror}") from None
+        raise UserError(f"{error.filename or out}: {error.strerror}; name another folder with --out") from None
     return written
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from curation.given_files import Picture, check_folder, naming, read_image
+from curation.given_files import Picture, check_writable, naming, read_image
 from curation.sample_video import SampleVideoConfig, encode_sample
 from curation.samples import kept_sample
 from curation.video import FrameReader, probe, sample_indices
@@ -87,7 +87,7 @@ def retarget(
     that cannot be read or shows no face.
     """
     _check_style(style)
-    check_folder(out)
+    check_writable(out)
     image = read_image(portrait)
     with FaceReader(backend_name, "faceloom landmarks retarget") as reader:
         with naming(portrait, "portrait"):
@@ -137,7 +137,7 @@ def scaled(image: Picture) -> Picture:
 
 
 def _write(out: Path, frames: Iterable[Picture], fps: float) -> None:
-    check_folder(out)
+    check_writable(out)
     video = encode_sample(frames, fps, None, SampleVideoConfig())
     try:
         write_atomic(out, video)

@@ -53,10 +53,15 @@ def from_table(table: Path) -> list[Pair]:
             rows = csv.DictReader(file)
             missing = set(_COLUMNS[:4]) - set(rows.fieldnames or ())
             if missing:
-                raise UserError(f"--pairs: {table} lacks the column {', '.join(sorted(missing))}; it needs {_COLUMNS}")
+                needed = ", ".join(_COLUMNS[:4])
+                raise UserError(f"--pairs: {table} lacks the column {', '.join(sorted(missing))}; it needs {needed}")
             pairs = [_pair(table, number, row) for number, row in enumerate(rows, 2)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--pairs: cannot read {table}: {error}") from None
+    except OSError as error:
+        raise UserError(f"--pairs: cannot read {table}: {error.strerror}; name another table") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"--pairs: cannot read {table}, it is no CSV table in UTF-8 ({error}); save it as one"
+        ) from None
     names = [pair.name for pair in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"--pairs: {table} has two rows of the name {twice!r}; name them apart")

@@ -12,7 +12,7 @@ def connect(address: str | None) -> dict[str, float]:
     """Join the cluster at ``address``, or start one on this machine; returns its resources (CPU, GPU, ...).
 
     Without ``address``, ``RAY_ADDRESS`` is asked, which Ray sets for the jobs it submits. Raises :class:`UserError` if no
-    cluster is there.
+    cluster is there, or none can be started.
     """
     if not ray.is_initialized():
         # "local", since None would join, or wait minutes for, whatever cluster `ray start` last noted on this machine.
@@ -36,6 +36,14 @@ def connect(address: str | None) -> dict[str, float]:
             )
         except (ConnectionError, ValueError) as error:
             raise _no_cluster(address, error) from None
+        except Exception as error:
+            # Ray has no class of its own for it: its processes have 30 s to answer each other.
+            if "timed out during startup" not in str(error):
+                raise
+            raise UserError(
+                "Ray did not start on this machine within 30 s, as when others keep its processors or disks busy; try again "
+                "when they do less, or join a cluster that runs: --address HOST:PORT"
+            ) from None
     return dict(ray.cluster_resources())
 
 

@@ -174,6 +174,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         # The input of a check across keys is the whole section, which would bury the message.
         given = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
         return f"{key}: {message}{given}" if key else f"{message}{given}"
+    if key in PARTS:
+        return f"{key}: no such key; keys are named from below {key} on here, without it"
     nearest = difflib.get_close_matches(key, _leaves(model), n=1, cutoff=0.0)
     return f"{key}: no such key; nearest is {nearest[0]}" if nearest else f"{key}: no such key"
 

@@ -152,6 +152,8 @@ def _read(checkpoint: Path) -> Checkpoint:
         newest = latest_checkpoint(checkpoint / CHECKPOINTS)
         example = f", such as {newest.path}" if newest else "; it has none yet"
         raise UserError(f"{checkpoint} is a run; name one of its checkpoints{example}")
+    if not checkpoint.is_dir():
+        raise UserError(f"{checkpoint} is no folder; name a checkpoint of a run, RUN/checkpoints/step-…")
     return read_checkpoint(checkpoint)
 
 

@@ -29,6 +29,7 @@ from curation.audit_page.examples import Example, choose
 from curation.audit_page.previews import Preview, kept_preview, source_previews
 from curation.audit_page.strata import MOST_ROWS, stratify
 from curation.config import CurationConfig, recorded_config
+from curation.given_files import check_writable
 from curation.ledger import read_ledger
 from curation.redecide import KEPT, NO_RULE, recorded, statistic_columns
 from curation.sources import Clip
@@ -67,6 +68,7 @@ def write_page(
     Of a ledger with more than ``most_rows`` rows, the page decides a sample again. Raises :class:`UserError` when there is no
     dataset or no row in its ledger, when a fragment cannot be read, or when ``out`` cannot be written.
     """
+    check_writable(out)
     record = DatasetRecord.load(dataset)
     ledger = read_ledger(dataset)
     if not len(ledger):

@@ -91,24 +91,26 @@ def animate(
         raise UserError("faceloom animate needs --portrait IMAGE and --driving VIDEO, or --batch PAIRS.csv")
     from animation.animate import Pair, prepare
     from animation.animate import animate as animate_pair
-    from animation.checkpoint import find_checkpoint
+    from animation.checkpoint import check_steps, find_checkpoint
     from animation.display import as_dict, as_line, step_display
-    from animation.loading import checkpoint_digest, load_pipeline
+    from animation.loading import check_device, checkpoint_digest, load_pipeline
     from landmarks.face_reader import FaceReader
 
     found = find_checkpoint(checkpoint, settings.load.siglip_model)
+    check_steps(settings.steps, found.scheduler)
+    check_device(settings.load)
     # Progress goes where it is no part of an answer to a program.
     console = text_console(stderr=as_json)
     with (
-        # Before the model, which takes long to load: its files may be missing.
         FaceReader(settings.landmarks or found.trained_on.backend, "faceloom animate") as reader,
         step_display(console) as report,
     ):
-        pipeline = load_pipeline(checkpoint, settings.load)
-        prepared = prepare(Pair(portrait, driving, out, side_by_side), pipeline, reader, settings, report)
+        # Before the model, which takes long to load: a file may be missing or wrong.
+        prepared = prepare(Pair(portrait, driving, out, side_by_side), found.trained_on, reader, settings, report)
         for note in prepared.notes:
             console.print(f"note: {note}", highlight=False, soft_wrap=True)
-        made = animate_pair(prepared, pipeline, settings, report)
+        console.print("loading the model")
+        made = animate_pair(prepared, load_pipeline(checkpoint, settings.load), settings, report)
     if as_json:
         print_json(as_dict(made, checkpoint, checkpoint_digest(found.folder)))
     else:

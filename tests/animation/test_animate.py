@@ -97,5 +97,7 @@ def test_a_result_never_takes_the_place_of_what_it_is_made_from(pair, reader, tm
     for change in ({"out": pair.driving}, {"side_by_side": pair.portrait}):
         with pytest.raises(UserError, match="would take the place of what it is made from"):
             prepare(replace(pair, **change), Inverting(), reader, QUICK)
+    with pytest.raises(UserError, match="cannot be both videos; choose another --side-by-side"):
+        prepare(replace(pair, side_by_side=pair.out), Inverting(), reader, QUICK)
     with pytest.raises(UserError, match="no such folder; name a file in an existing folder with --side-by-side"):
         prepare(replace(pair, side_by_side=tmp_path / "absent/x.mp4"), Inverting(), reader, QUICK)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from animation import loading
 from animation.animate_config import AnimateConfig
 from animation.batch import BatchRunner, plan_batch
 from animation.pairs import Row
@@ -85,7 +86,9 @@ def test_one_command_makes_the_video_and_tells_a_program_what_it_made(checkpoint
         (("--batch", "t.csv", "--portrait", "a.png"), "--batch takes its pairs from a table"),
         (("--portrait", "a.png", "--driving", "b.mp4", "--fps", 99), "fps: "),
         (("--portrait", "a.png", "--driving", "b.mp4", "--offload", "--device", "cpu"), "offloading spares the memory"),
+        (("--portrait", "a.png", "--driving", "b.mp4", "--steps", 3), "steps must divide 1000, 3 does not"),
         (("--portrait", "absent.png", "--driving", "b.mp4"), r"cannot read .*absent.png"),
+        (("--portrait", "a.png", "--driving", "b.mp4", "--out", "."), "it is a folder; name a file in it with --out"),
     ],
 )
 def test_wrong_use_is_told_with_the_remedy(checkpoint, run, tmp_path, arguments, message):
@@ -109,6 +112,23 @@ def test_missing_files_of_smirk_are_told_of_before_the_model_is_loaded(checkpoin
     code, _, error = run("animate", "--checkpoint", export, *pair, *QUICK)
     assert code == 2
     assert "faceloom animate with SMIRK's landmarks asks for SMIRK_em1.pt" in error
+
+
+def test_a_wrong_file_is_told_before_the_model_is_loaded(checkpoint, files, run, tmp_path, monkeypatch):
+    def load(*_):
+        raise UserError("loading")
+
+    monkeypatch.setattr(loading, "load_pipeline", load)
+    (tmp_path / "notes.txt").write_text("no video")
+    for portrait, driving, message in (
+        (files / "wall.png", files / "talk.mp4", r"wall.png: no face is found"),
+        (files / "man.png", tmp_path / "notes.txt", r"notes.txt .*; give another file with --driving"),
+        (files / "man.png", files / "talk.mp4", r"error: loading"),
+    ):
+        pair = ("--portrait", portrait, "--driving", driving, "--out", tmp_path / "x.mp4")
+        code, _, error = run("animate", "--checkpoint", checkpoint, *pair, *QUICK)
+        assert code == 2
+        assert re.search(message, error)
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def test_a_table_says_what_belongs_together(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("name,result\na,a.mp4\n", "lacks the column driving, reference"),
+        ("name,result\na,a.mp4\n", "lacks the column driving, reference; it needs name, result, reference, driving$"),
         ("name,result,reference,driving\n", "has no row"),
         ("name,result,reference,driving\na,,x.png,y.mp4\n", "line 2 of .* has no name or no result"),
         ("name,result,reference,driving\na,1.mp4,,\na,2.mp4,,\n", "two rows of the name 'a'"),
@@ -64,5 +64,8 @@ def test_a_table_that_says_too_little_is_refused(tmp_path: Path, text: str, comp
     table.write_text(text)
     with pytest.raises(UserError, match=complaint):
         from_table(table)
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match=r"cannot read .*none.csv: No such file or directory; name another table"):
         from_table(tmp_path / "none.csv")
+    table.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="no CSV table in UTF-8"):
+        from_table(table)

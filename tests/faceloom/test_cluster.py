@@ -6,6 +6,7 @@ import pytest
 import ray
 
 from faceloom import cluster
+from faceloom.errors import UserError
 
 
 @pytest.fixture
@@ -47,3 +48,17 @@ def test_an_address_that_is_given_comes_before_the_one_in_the_environment_and_no
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
     cluster.connect("auto")
     assert joined["address"] == "auto"
+
+
+def test_a_machine_too_busy_to_start_ray_is_told_without_a_traceback(joined, monkeypatch):
+    def start(message: str) -> None:
+        def fail(**_: Any) -> None:
+            raise Exception(message)
+
+        monkeypatch.setattr(ray, "init", fail)
+        cluster.connect(None)
+
+    with pytest.raises(UserError, match=r"Ray did not start on this machine within 30 s.*--address"):
+        start("The current node timed out during startup. This could happen because some of the raylet failed.")
+    with pytest.raises(Exception, match="something else"):
+        start("something else")

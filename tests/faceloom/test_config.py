@@ -98,6 +98,10 @@ def test_an_unknown_key_in_an_override_names_the_override():
     assert "--set vidio.fps=3" in message_of(None, ["vidio.fps=3"])
 
 
+def test_a_key_that_begins_with_the_part_of_a_file_is_told_where_keys_begin():
+    assert "curate: no such key; keys are named from below curate on" in message_of(None, ["curate.video.fps=3"])
+
+
 def test_a_bad_value_is_shown_with_its_key_and_every_bad_key_is_listed(yaml_file):
     message = message_of(yaml_file("motion: {yaw_range_deg: -1}\nvideo: {fps: fast}"))
     assert "motion.yaw_range_deg" in message

@@ -345,6 +345,8 @@ def test_a_damaged_checkpoint_is_refused(stand_in, tmp_path):
 def test_the_folder_of_a_run_is_answered_with_its_newest_checkpoint(stand_in, tmp_path):
     with pytest.raises(UserError, match=r"is a run; name one of its checkpoints, such as .*step-00000007"):
         export(stand_in.parent.parent, "diffusers", tmp_path / "out")
+    with pytest.raises(UserError, match=r"absent is no folder; name a checkpoint of a run"):
+        export(tmp_path / "absent", "diffusers", tmp_path / "out")
 
 
 def test_weights_that_the_configured_model_does_not_have_are_refused(stand_in, tmp_path):
