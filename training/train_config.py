@@ -24,8 +24,7 @@ class StageConfig(Section):
     """Reached after ``warmup_steps`` and then constant, until the last ``decay_share`` of the steps."""
     warmup_steps: int = Field(0, ge=0)
     decay_share: float = Field(0.0, ge=0, le=1)
-    """Over this share of the steps, the last ones, the rate falls linearly towards 0. The paper names no decay; where a stage
-    has too few steps for its averages to settle, it helps."""
+    """Over this share of the steps, the last ones, the rate falls linearly towards 0. The paper names no decay."""
     trainable: tuple[str, ...] = Field(min_length=1)
     """Regular expressions; a parameter is trained if one of them matches the beginning of its name."""
     landmarks: Literal["cached", "rendered"] = "cached"

@@ -18,7 +18,7 @@ from faceloom.errors import CheckFailed
 commands = typer.Typer()
 
 
-@commands.command("demo", epilog="Example: faceloom demo --out demo --set train.stages.base.steps=3000")
+@commands.command("demo", epilog="Example: faceloom demo --out demo --set train.stages.base.steps=6000")
 def demo(
     out: Annotated[
         Path,

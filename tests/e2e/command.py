@@ -24,7 +24,7 @@ _SHORT_DEMO = (
     *("train.stages.identity.steps=20", "train.stages.joint.steps=10"),
 )
 _ROOT = Path(package.__file__).parents[1]
-_TIMEOUT_S = 1000.0
+_TIMEOUT_S = 1800.0
 
 
 def faceloom(
