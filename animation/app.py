@@ -253,7 +253,9 @@ def serving(checkpoint: str, config: AnimateConfig, host: str, port: int) -> Ite
                     app_kwargs={"middleware": [Middleware(Gate)]},
                 )
             except OSError as error:
-                raise UserError(f"cannot serve at {host}:{port}: {error}; choose another --host or --port") from None
+                # Gradio tells of a taken port at length, with settings of its own as the remedy.
+                told = "the port is taken" if "empty port" in str(error) else error
+                raise UserError(f"cannot serve at {host}:{port}: {told}; choose another --host or --port") from None
             try:
                 yield str(address)
             finally:

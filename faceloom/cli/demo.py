@@ -36,6 +36,7 @@ def demo(
     from animation.animate_config import AnimateConfig
     from animation.demo import animate_held_out, not_reached
     from animation.demo_display import results_table
+    from curation.config import CurationConfig
     from curation.demo import held_out_keys, landmark_videos, unexpected
     from curation.display import print_clips
     from curation.ingest import ingest
@@ -43,8 +44,14 @@ def demo(
     from curation.ledger import read_ledger
     from training.demo import split
     from training.demo import unexpected as unlearned
+    from training.encode_config import EncodeConfig
+    from training.train_config import TrainConfig
 
     of = config.by_part(overrides or ())
+    settings = config.load(AnimateConfig, "demo", of["animate"])
+    # Each command loads its own; a key that is misspelt is told before the first begins.
+    for part, kind in (("curate", CurationConfig), ("encode", EncodeConfig), ("train", TrainConfig)):
+        config.load(kind, "demo", of[part])
     console = text_console()
     models.fetch(models_of("demo") + [name for name in models.files() if name.startswith("demo/")], console.print)
     manifest, dataset, sheets = out / "manifest.parquet", out / "dataset", out / "contact-sheets"
@@ -64,7 +71,6 @@ def demo(
     written += sorted((run / "validation").glob("*/*.mp4"))
 
     animated = out / "animated"
-    settings = config.load(AnimateConfig, "demo", of["animate"])
     results = animate_held_out(run, dataset, held_out_keys(), animated, settings)
     console.print(results_table(results))
     written += [*sorted(animated.glob("*.side-by-side.mp4")), animated / "sheet.jpg", animated / "summary.json"]

@@ -42,6 +42,16 @@ def files(man, reader, tmp_path_factory):
     return folder
 
 
+def test_a_taken_port_is_told_in_a_sentence(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = f"^cannot serve at 127.0.0.1:{port}: the port is taken; choose another --host or --port$"
+        with pytest.raises(UserError, match=told), serving(str(tmp_path), CONFIG, "127.0.0.1", port):
+            pass
+
+
 def wait_for(page: Page, script: str) -> None:
     """Until ``script`` gives true; the page's policy forbids Playwright to wait there itself."""
     end = time.monotonic() + _PATIENCE_S

@@ -52,6 +52,15 @@ def test_wrong_use_exits_2(run):
     assert "modles" in err
 
 
+@pytest.mark.parametrize("key", ["curate.motion.mode", "encode.codec.kind", "train.stages.bsae.steps", "animate.stpes"])
+def test_a_misspelt_key_of_the_demo_is_told_before_it_begins(run, monkeypatch, tmp_path, key):
+    monkeypatch.setattr(models, "fetch", lambda *_: pytest.fail("the demo has begun"))
+    code, _, err = run("demo", "--out", tmp_path / "demo", "--set", f"{key}=3")
+    assert code == 2
+    assert key.split(".")[-1] in err or "bsae" in err
+    assert not (tmp_path / "demo").exists()
+
+
 @pytest.mark.parametrize(("error", "expected"), [(UserError, 2), (CheckFailed, 1)])
 def test_errors_for_people_are_printed_whole_and_unformatted(run, monkeypatch, error, expected):
     text = "clip [bold]x[/bold] " + "long/" * 40 + "\n  second line"
