@@ -63,7 +63,9 @@ def test_a_run_on_s3_that_is_killed_once_ends_with_the_bytes_of_a_local_one(
         s3.fault("^PUT /footage/sets/man/shards/part-00000.base.tar", faults.hang_up, times=6),
     ):
         with started(*arguments, *more) as driver:
-            # Not its request alone: killed in the middle of it, nothing would be committed.
+            # Without questions to the endpoint, which has the run to serve. But a request may not be done yet: killed in the
+            # middle of it, nothing would be committed.
+            wait_until(lambda: s3.count("^PUT .*/ledger/part-00000") > 0, driver)
             committed = {"Bucket": BUCKET, "Prefix": "sets/man/ledger/part-00000"}
             client = s3.client()
             wait_until(lambda: client.list_objects_v2(**committed)["KeyCount"] > 0, driver)

@@ -224,6 +224,7 @@ def test_the_digest_is_that_of_the_layers_read(layered: Path, tmp_path: Path) ->
 def test_open_files_are_bounded_and_closed_with_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = add_latents(build_dataset(tmp_path / "dataset", clips=24))
     monkeypatch.setattr(reader, "OPEN_SHARDS", 2)
+    gc.collect()  # what other tests left open
     before = open_files()
     samples = ShardedDataset(root, [MOMENTS, "pose.npy"])
     for _ in range(2):
