@@ -16,7 +16,7 @@ _FLAGS = [
     *("--disable-component-update", "--disable-sync"),
 ]
 READY = "html[data-ready]"
-_PATIENCE_S = 30.0
+_PATIENCE_S = 180.0
 
 
 @contextmanager
@@ -57,6 +57,7 @@ class Visit:
 def visiting(browser: Browser, **options: Any) -> Iterator[Visit]:
     """A fresh profile; at the end, nothing may have been complained of, and nothing asked of a network."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    context.set_default_timeout(1000 * _PATIENCE_S)  # ms; a busy machine needs more than Playwright's 30 s
     visit = Visit(context.new_page())
     visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
     visit.page.on("console", lambda message: visit.errors.append(message.text) if message.type == "error" else None)

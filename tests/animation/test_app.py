@@ -92,6 +92,7 @@ def test_from_an_upload_by_a_preview_to_a_video_that_plays(
     checkpoint = save_export(tmp_path / "model")
     with serving(str(checkpoint), CONFIG, "127.0.0.1", _free_port()) as address:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.set_default_timeout(1000 * _PATIENCE_S)  # ms
         page = context.new_page()
         asked, errors = [], []
         page.on("request", lambda request: asked.append(request.url))
