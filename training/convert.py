@@ -13,7 +13,7 @@ Names are mapped one to one; a tensor without a place, and a place without a ten
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from faceloom.errors import UserError
 from shards.schema import FACE_TOKENS
 from training.latents import CHANNELS
+from training.model_config import FaceTokens
 
 Kind = Literal["base", "release", "export"]
 """CogVideoX-5B-I2V; the release of SkyReels-A1; what ``faceloom export --layout diffusers`` writes."""
@@ -28,7 +29,6 @@ Kind = Literal["base", "release", "export"]
 INPUTS = 3 * CHANNELS
 """Channels of the transformer's input: noise | landmarks | reference."""
 
-_FEWER_TOKENS = (81, 9, 1)
 _PROJECTOR = "patch_embed.pose_proj."
 _PATCHES = "patch_embed.proj.weight"
 _POSITIONS = "patch_embed.pos_embedding"
@@ -76,7 +76,7 @@ def portrait_config(source: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if not name.startswith("_") and name not in ("patch_size_t", "ofs_embed_dim")
     }
     tokens = kept.get("max_text_seq_length")
-    tokens = tokens if tokens in _FEWER_TOKENS else FACE_TOKENS
+    tokens = tokens if tokens in get_args(FaceTokens) else FACE_TOKENS
     return kept | {"in_channels": INPUTS, "out_channels": CHANNELS, "max_text_seq_length": tokens}
 
 

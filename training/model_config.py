@@ -8,6 +8,9 @@ from faceloom.config import Section
 
 SCRATCH = "scratch"
 
+FaceTokens = Literal[729, 81, 9, 1]
+"""How many a model may see: all, or means over squares of 3, 9 or 27 patches."""
+
 
 class ScratchConfig(Section):
     """Sizes of a transformer without pretrained weights; read with ``model.init: scratch`` only.
@@ -22,7 +25,7 @@ class ScratchConfig(Section):
     time_embed_dim: int = Field(128, ge=1)
     text_embed_dim: int = Field(128, ge=1)
     """What the face projector's tokens have; 4096 in the real model, after the T5 embeddings they replace."""
-    face_tokens: Literal[729, 81, 9, 1] = 729
+    face_tokens: FaceTokens = 729
     """Fewer than 729 are their means over squares of patches. Beside the few cells of a small grid, 729 would take most of
     the time."""
 
